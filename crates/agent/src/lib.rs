@@ -1,0 +1,1 @@
+//! Where intelligence happens: offline skills, the planner and the supervisor.

@@ -1,0 +1,1 @@
+//! The limit harness and the load generator.

@@ -1,0 +1,1 @@
+//! The library users depend on: worker runtime, handlers and context.

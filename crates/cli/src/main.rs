@@ -1,0 +1,2 @@
+//! The chargehand command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Turns of the wheel: one named service per duty over the store.

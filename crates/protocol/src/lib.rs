@@ -1,0 +1,1 @@
+//! The one contract: trait Api, its wire types and its conformance suite.

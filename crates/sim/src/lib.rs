@@ -1,0 +1,1 @@
+//! The whole product from one seed: virtual time, faulty store, crashing workers.
