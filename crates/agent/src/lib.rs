@@ -1,1 +1,20 @@
 //! Where intelligence happens: offline skills, the planner and the supervisor.
+//!
+//! A skill is a worker without a model: it takes one item and gives a real
+//! result, offline. This crate holds the way in ([`input`]), the built-in
+//! skills ([`skill`]), a person's own program as a worker ([`command`]) and
+//! the offline planner that maps a goal's words to a skill ([`plan`]).
+//!
+//! ```
+//! let item = agent::input::read_inputs(&["-".into()], &mut "I love it.".as_bytes())?.remove(0);
+//! let choice = agent::plan::choose("How do customers feel?", &[item]).unwrap();
+//! assert_eq!(choice.skill.name(), "text.sentiment");
+//! # Ok::<(), agent::input::InputError>(())
+//! ```
+
+pub mod command;
+pub mod expr;
+pub mod input;
+pub mod plan;
+pub mod skill;
+mod text;

@@ -1,0 +1,43 @@
+//! The crate from outside, in one binary: real files, real text, real programs.
+
+#[path = "skills/command.rs"]
+mod command;
+#[path = "skills/input.rs"]
+mod input;
+#[path = "skills/plan.rs"]
+mod plan;
+#[path = "skills/results.rs"]
+mod results;
+
+use agent::input::{Item, Source};
+use serde_json::Value;
+
+/// A text item from nowhere in particular.
+fn text(content: &str) -> Item {
+    Item {
+        source: source("t.txt"),
+        text: Some(content.to_owned()),
+        record: None,
+    }
+}
+
+/// A record from row 1 of a table.
+fn record(record: Value) -> Item {
+    let source = Source {
+        row: Some(1),
+        ..source("t.csv")
+    };
+    Item {
+        source,
+        text: None,
+        record: Some(record),
+    }
+}
+
+fn source(file: &str) -> Source {
+    Source {
+        file: file.to_owned(),
+        line: None,
+        row: None,
+    }
+}
