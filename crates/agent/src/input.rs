@@ -546,13 +546,16 @@ impl Reading<'_> {
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(delimiter)
             .flexible(true)
-            .from_reader(content.as_bytes());
+            .from_reader(content.as_bytes().chain(CSV_END.as_bytes()));
         let columns = csv_columns(name, reader.headers())?;
         let header_bytes: usize = columns.iter().map(String::len).sum();
         self.check_item_bytes(&format!("the header of {}", title(name)), header_bytes)?;
-        let mut rows = 0;
-        for (row, number) in reader.records().zip(1..) {
+        let mut rows = reader.records().zip(1..).peekable();
+        while let Some((row, number)) = rows.next() {
             let row = row.map_err(|error| bad_csv(name, &format!("row {number}: {error}")))?;
+            if rows.peek().is_none() {
+                return csv_ended(name, number, &row);
+            }
             if row.len() != columns.len() {
                 return Err(bad_csv(
                     name,
@@ -578,16 +581,8 @@ impl Reading<'_> {
                 text: None,
                 record: Some(Value::Object(cells.collect())),
             })?;
-            rows = number;
         }
-        if rows > 0 {
-            return Ok(());
-        }
-        Err(InputError::new(
-            "input.empty",
-            format!("{} has a header and no rows", title(name)),
-            "The first line of a CSV file names its columns; rows follow below.",
-        ))
+        Err(bad_csv(name, "a quote in the header is never closed"))
     }
 
     fn check_item_bytes(&self, what: &str, bytes: usize) -> Result<(), InputError> {
@@ -666,6 +661,27 @@ fn csv_columns(
         columns.push(column);
     }
     Ok(columns)
+}
+
+/// Appended to every table: if it does not come back as a row of its own, a
+/// quote left open has swallowed it, and perhaps many rows before it.
+const CSV_END: &str = "\n\u{1}";
+
+fn csv_ended(name: &str, number: u64, row: &csv::StringRecord) -> Result<(), InputError> {
+    if row.iter().ne(["\u{1}"]) {
+        return Err(bad_csv(
+            name,
+            &format!("a quote opened in row {number} is never closed"),
+        ));
+    }
+    if number > 1 {
+        return Ok(());
+    }
+    Err(InputError::new(
+        "input.empty",
+        format!("{} has a header and no rows", title(name)),
+        "The first line of a CSV file names its columns; rows follow below.",
+    ))
 }
 
 /// Spreadsheets in much of Europe save `.csv` with semicolons.

@@ -128,20 +128,21 @@ pub(crate) fn links(content: &str) -> Vec<String> {
         .collect()
 }
 
+/// Cuts trailing punctuation, and closing brackets that were not opened inside.
 fn trim_link(mut link: &str) -> &str {
-    loop {
-        let cut =
-            link.trim_end_matches(['.', ',', ';', ':', '!', '?', '*', '_', '…', '”', '’', '»']);
-        // A closing bracket belongs to the link only if it was opened inside.
-        let unopened = [('(', ')'), ('[', ']')].into_iter().any(|(open, close)| {
-            cut.ends_with(close) && cut.matches(close).count() > cut.matches(open).count()
-        });
-        let cut = if unopened { &cut[..cut.len() - 1] } else { cut };
-        if cut.len() == link.len() {
-            return link;
+    let count = |mark: char| link.chars().filter(|c| *c == mark).count();
+    let (round, square) = (count('('), count('['));
+    let (mut round_closed, mut square_closed) = (count(')'), count(']'));
+    while let Some(last) = link.chars().next_back() {
+        match last {
+            '.' | ',' | ';' | ':' | '!' | '?' | '*' | '_' | '…' | '”' | '’' | '»' => {}
+            ')' if round_closed > round => round_closed -= 1,
+            ']' if square_closed > square => square_closed -= 1,
+            _ => break,
         }
-        link = cut;
+        link = &link[..link.len() - last.len_utf8()];
     }
+    link
 }
 
 const MONTHS: [&str; 12] = [

@@ -66,7 +66,8 @@ struct Options {
 /// What one fetch may do.
 #[derive(Clone, Copy)]
 struct Bounds {
-    allow_private: bool,
+    /// Says why an address is refused, if it is.
+    refusal: fn(IpAddr) -> Option<&'static str>,
     bytes_max: usize,
     time_max: Duration,
 }
@@ -77,7 +78,11 @@ impl Fetch {
         let time_ms_max = PAGE_TIME_MAX.as_millis() as usize;
         let time_ms = options.time_ms_max.unwrap_or(time_ms_max);
         Ok(Bounds {
-            allow_private: options.allow_private,
+            refusal: if options.allow_private {
+                |_| None
+            } else {
+                refusal
+            },
             bytes_max: bounded(self.name(), "bytes_max", bytes, PAGE_BYTES_MAX)?,
             time_max: Duration::from_millis(bounded(
                 self.name(),
@@ -214,7 +219,7 @@ async fn page(link: &str, bounds: Bounds) -> Result<Value, SkillError> {
 async fn follow(link: &str, bounds: Bounds) -> Result<Value, SkillError> {
     let mut url = parse(link)?;
     for _ in 0..=REDIRECTS_MAX {
-        let response = get(&url, bounds.allow_private).await?;
+        let response = get(&url, bounds).await?;
         let target = response
             .status()
             .is_redirection()
@@ -264,16 +269,12 @@ fn bad_url(link: &str, why: &str) -> SkillError {
 }
 
 /// One request, to an address that was checked, without following redirects.
-async fn get(url: &Url, allow_private: bool) -> Result<Response, SkillError> {
+async fn get(url: &Url, bounds: Bounds) -> Result<Response, SkillError> {
     let host = url
         .host_str()
         .ok_or_else(|| bad_url(url.as_str(), "it names no host"))?;
-    let addresses = checked_addresses(
-        host,
-        url.port_or_known_default().unwrap_or(443),
-        allow_private,
-    )
-    .await?;
+    let addresses =
+        checked_addresses(host, url.port_or_known_default().unwrap_or(443), bounds).await?;
     let unreachable = |error: reqwest::Error| {
         SkillError::retryable(
             "http.unreachable",
@@ -296,7 +297,7 @@ async fn get(url: &Url, allow_private: bool) -> Result<Response, SkillError> {
 async fn checked_addresses(
     host: &str,
     port: u16,
-    allow_private: bool,
+    bounds: Bounds,
 ) -> Result<Vec<SocketAddr>, SkillError> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let addresses: Vec<SocketAddr> = match bare.parse::<IpAddr>() {
@@ -314,14 +315,14 @@ async fn checked_addresses(
     };
     let refused = addresses
         .iter()
-        .find_map(|address| Some((address.ip(), refusal(address.ip())?)));
+        .find_map(|address| Some((address.ip(), (bounds.refusal)(address.ip())?)));
     match refused {
-        Some((address, why)) if !allow_private => Err(SkillError::fatal(
+        Some((address, why)) => Err(SkillError::fatal(
             "http.private_address",
             format!("`{host}` is {address}, a {why} address, which is not fetched from"),
             "If this is meant, the operator may set option `allow_private`.",
         )),
-        _ => Ok(addresses),
+        None => Ok(addresses),
     }
 }
 
@@ -547,6 +548,33 @@ mod tests {
         ] {
             assert_eq!(refusal(address.parse().unwrap()), None, "{address}");
         }
+    }
+
+    /// A public page cannot send the fetcher to a private address: here the
+    /// address 127.0.0.1 plays the public part and 127.0.0.2 the private one.
+    #[tokio::test]
+    async fn a_redirect_is_checked_like_the_first_link() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let public = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let private = tokio::net::TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let target = format!("http://{}/", private.local_addr().unwrap());
+        let link = format!("http://{}/", public.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = public.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            let head =
+                format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes()).await;
+        });
+        let bounds = Bounds {
+            refusal: |address| (address == Ipv4Addr::new(127, 0, 0, 2)).then_some("test"),
+            bytes_max: PAGE_BYTES_MAX,
+            time_max: PAGE_TIME_MAX,
+        };
+        let error = page(&link, bounds).await.unwrap_err();
+        assert_eq!(error.code, "http.private_address", "{error}");
+        let reached = tokio::time::timeout(Duration::from_millis(100), private.accept()).await;
+        assert!(reached.is_err(), "the private address was connected to");
     }
 
     #[test]

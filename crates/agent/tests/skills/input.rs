@@ -263,6 +263,22 @@ fn each_unusable_input_has_its_own_code() {
     refused(read_one("a.csv", b"a,b\n"), "input.empty", "no rows");
 }
 
+#[test]
+fn an_open_quote_does_not_swallow_rows() {
+    let open = b"a,b\n1,x\n2,\"y\n3,z\n";
+    refused(
+        read_one("a.csv", open),
+        "input.bad_csv",
+        "a quote opened in row 2",
+    );
+    refused(
+        read_one("a.csv", b"\"a,b\n1,x\n"),
+        "input.bad_csv",
+        "header",
+    );
+    assert_eq!(read_one("a.csv", b"a\n1\n\n2").unwrap().len(), 2);
+}
+
 /// Root may read everything, so as root there is nothing to refuse.
 #[test]
 fn a_file_without_permission_is_unreadable() {
