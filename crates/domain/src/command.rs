@@ -1,0 +1,465 @@
+//! Commands: everything that can be asked for. A command names the rows that deciding it must see;
+//! the store loads them and asks again until nothing is missing.
+
+use crate::blackboard::NewEntry;
+use crate::error::{Code, Error};
+use crate::event::AttemptRef;
+use crate::graph::Graph;
+use crate::id::{EntryId, MessageId, RunId, TaskId};
+use crate::json::Json;
+use crate::message::NewMessage;
+use crate::name::Name;
+use crate::pool::Pool;
+use crate::run::{Crew, Move};
+use crate::state::{Key, State};
+use crate::task::{Address, Failure, TaskSpec};
+use crate::time::Time;
+use crate::worker::WorkerSpec;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A task to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submission {
+    /// Its id, when the submitter chooses it: the same id and content twice is one task.
+    #[serde(default)]
+    pub id: Option<TaskId>,
+    /// An idempotency key: the same key and content within a day is one task.
+    #[serde(default)]
+    pub key: Option<Name>,
+    /// What is asked.
+    pub spec: Arc<TaskSpec>,
+}
+
+impl Submission {
+    /// A task with no chosen id and no key.
+    pub fn new(spec: TaskSpec) -> Self {
+        Self {
+            id: None,
+            key: None,
+            spec: Arc::new(spec),
+        }
+    }
+
+    pub(crate) fn digest(&self) -> u64 {
+        digest(&*self.spec)
+    }
+}
+
+/// A run to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunStart {
+    /// What for.
+    pub goal: String,
+    /// Its supervisor.
+    pub supervisor: Name,
+    /// The plan.
+    pub graph: Graph,
+    /// Who works.
+    #[serde(default)]
+    pub crew: Crew,
+    /// Whatever the caller wants to find again.
+    #[serde(default)]
+    pub metadata: BTreeMap<Name, Json>,
+    /// An idempotency key: the same key and content within a day is one run.
+    #[serde(default)]
+    pub key: Option<Name>,
+}
+
+impl RunStart {
+    pub(crate) fn digest(&self) -> u64 {
+        digest(&(&self.goal, &self.graph, &self.crew, &self.metadata))
+    }
+}
+
+/// What a worker tells about an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// It began.
+    Started,
+    /// How far it is.
+    Progressed {
+        /// 0 to 1.
+        #[serde(default)]
+        fraction: Option<f64>,
+        /// In words.
+        #[serde(default)]
+        note: String,
+    },
+    /// The result.
+    Completed {
+        /// What came out.
+        output: Json,
+    },
+    /// It did not work.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+    /// Handed back at a safe point: a yield, or a worker that stops.
+    Released {
+        /// Why.
+        reason: String,
+        /// What the next attempt may go on from.
+        #[serde(default)]
+        checkpoint: Option<Json>,
+    },
+}
+
+/// Everything that can be asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Accept a task.
+    TaskSubmit(Submission),
+    /// Lease a task to a worker.
+    TaskClaim {
+        /// Which.
+        task: TaskId,
+        /// To whom.
+        worker: Name,
+        /// The worker starts at once.
+        starts: bool,
+    },
+    /// Take a worker's word about an attempt.
+    TaskReport {
+        /// Which attempt.
+        lease: AttemptRef,
+        /// What it says.
+        report: Report,
+    },
+    /// An attempt's time is over.
+    TaskTimeOut(TaskId),
+    /// A task is not wanted any more.
+    TaskCancel {
+        /// Which.
+        task: TaskId,
+        /// Why.
+        reason: String,
+    },
+    /// A dead letter or cancelled task goes back into its queue.
+    TaskRedrive(TaskId),
+    /// Another worker shall do it.
+    TaskReassign {
+        /// Which.
+        task: TaskId,
+        /// Who.
+        to: Address,
+    },
+    /// A task's holder shall yield to a more urgent one.
+    TaskPreempt {
+        /// Which shall yield.
+        task: TaskId,
+        /// To which.
+        urgent: TaskId,
+    },
+    /// A worker is there.
+    WorkerRegister(Arc<WorkerSpec>),
+    /// A worker is gone.
+    WorkerLose {
+        /// Which.
+        worker: Name,
+        /// Why.
+        reason: String,
+    },
+    /// A worker gets nothing new.
+    WorkerDrain(Name),
+    /// A worker cannot work.
+    WorkerError {
+        /// Which.
+        worker: Name,
+        /// Why.
+        reason: String,
+    },
+    /// Pause or resume a queue.
+    QueuePause {
+        /// Which.
+        queue: Name,
+        /// Pause it.
+        paused: bool,
+    },
+    /// Define a pool.
+    PoolDefine(Pool),
+    /// Add a worker to a pool.
+    PoolJoin {
+        /// Which pool.
+        pool: Name,
+        /// Who.
+        worker: Name,
+    },
+    /// Remove a worker from a pool.
+    PoolLeave {
+        /// Which pool.
+        pool: Name,
+        /// Who.
+        worker: Name,
+    },
+    /// Keep room at a pool's best worker.
+    PoolReserve {
+        /// Which pool.
+        pool: Name,
+        /// What the worker must be able to do.
+        capability: Option<Name>,
+        /// For whom.
+        holder: Name,
+        /// Until when at the latest.
+        until: Time,
+    },
+    /// Give the room back.
+    PoolUnreserve {
+        /// At which worker.
+        worker: Name,
+        /// Whose.
+        holder: Name,
+    },
+    /// Start a run.
+    RunStart(Box<RunStart>),
+    /// Make a run's next move.
+    RunAdvance(RunId),
+    /// A supervisor's reduction.
+    RunSettle {
+        /// Which run.
+        run: RunId,
+        /// Which gate.
+        step: Name,
+        /// The reduction.
+        output: Json,
+    },
+    /// Stop a run.
+    RunCancel {
+        /// Which.
+        run: RunId,
+        /// Why.
+        reason: String,
+    },
+    /// A failed or cancelled run goes on.
+    RunRetry(RunId),
+    /// Write on a blackboard.
+    EntryWrite(NewEntry),
+    /// Take an entry, or give it back.
+    EntryClaim {
+        /// Which.
+        entry: EntryId,
+        /// Who must hold it now.
+        expected: Option<Name>,
+        /// Who shall hold it.
+        by: Option<Name>,
+    },
+    /// Forget an entry.
+    EntryForget {
+        /// Which.
+        entry: EntryId,
+        /// Why.
+        reason: String,
+    },
+    /// Send a message to whom its address means now.
+    MessageSend {
+        /// The message.
+        message: NewMessage,
+        /// Who its address means.
+        recipients: Vec<Name>,
+    },
+    /// A recipient dealt with a message, or failed on it.
+    MessageSettle {
+        /// Which.
+        message: MessageId,
+        /// Who.
+        recipient: Name,
+        /// Why it failed.
+        failure: Option<String>,
+    },
+    /// The clock looks at a message.
+    MessageExpire(MessageId),
+    /// An idempotency key was remembered long enough.
+    ReceiptForget(Name),
+}
+
+/// What a command gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is so now.
+    Done,
+    /// The task.
+    Task(TaskId),
+    /// The lease.
+    Leased(AttemptRef),
+    /// The run.
+    Run(RunId),
+    /// The entry.
+    Entry(EntryId),
+    /// The message.
+    Message(MessageId),
+    /// The worker.
+    Worker(Name),
+}
+
+impl Command {
+    /// The rows that deciding this must see, as far as they can be told from what is loaded. The
+    /// store loads them and asks again, until nothing new is named.
+    pub fn needs(&self, state: &State, now: Time, keys: &mut Vec<Key>) {
+        let task_and_run = |task: &TaskId, keys: &mut Vec<Key>| {
+            keys.push(Key::Task(*task));
+            if let Some(task) = state.task(task) {
+                keys.extend(task.spec.of.as_ref().map(|of| Key::Run(of.run)));
+                keys.extend(task.spec.after.iter().map(|id| Key::Task(*id)));
+            }
+        };
+        match self {
+            Self::TaskSubmit(new) => {
+                keys.extend(new.id.map(Key::Task));
+                keys.extend(new.key.clone().map(Key::Receipt));
+                keys.extend(new.spec.after.iter().map(|id| Key::Task(*id)));
+            }
+            Self::TaskClaim { task, worker, .. } => {
+                keys.extend([Key::Task(*task), Key::Worker(worker.clone())]);
+                if let Some(task) = state.task(task) {
+                    keys.push(Key::Queue(task.spec.queue.clone()));
+                    keys.extend(
+                        task.spec
+                            .slot
+                            .as_ref()
+                            .map(|slot| Key::Slot(slot.key.clone())),
+                    );
+                    if let Address::Prefer(worker) = task.address() {
+                        keys.push(Key::Worker(worker.clone()));
+                    }
+                }
+            }
+            Self::TaskReport { lease, .. } => {
+                keys.extend([Key::Task(lease.task), Key::Worker(lease.worker.clone())]);
+            }
+            Self::TaskTimeOut(task) | Self::TaskCancel { task, .. } => keys.push(Key::Task(*task)),
+            Self::TaskRedrive(task) | Self::TaskReassign { task, .. } => task_and_run(task, keys),
+            Self::TaskPreempt { task, urgent } => {
+                keys.extend([Key::Task(*task), Key::Task(*urgent)])
+            }
+            Self::WorkerRegister(spec) => worker_and_holds(state, &spec.id, keys),
+            Self::WorkerLose { worker, .. }
+            | Self::WorkerDrain(worker)
+            | Self::WorkerError { worker, .. }
+            | Self::PoolUnreserve { worker, .. } => worker_and_holds(state, worker, keys),
+            Self::QueuePause { queue, .. } => keys.push(Key::Queue(queue.clone())),
+            Self::PoolDefine(pool) => {
+                keys.push(Key::Pool(pool.id.clone()));
+                keys.extend(pool.members.iter().cloned().map(Key::Worker));
+            }
+            Self::PoolJoin { pool, worker } | Self::PoolLeave { pool, worker } => {
+                keys.extend([Key::Pool(pool.clone()), Key::Worker(worker.clone())]);
+            }
+            Self::PoolReserve { pool, .. } => {
+                keys.push(Key::Pool(pool.clone()));
+                if let Some(pool) = state.pool(pool) {
+                    keys.extend(pool.members.iter().cloned().map(Key::Worker));
+                }
+            }
+            Self::RunStart(new) => keys.extend(new.key.clone().map(Key::Receipt)),
+            Self::RunAdvance(run) => {
+                keys.push(Key::Run(*run));
+                if let Some(run) = state.run(run)
+                    && let Some(next) = run.next_move(now)
+                {
+                    run_rows(|rows| run.rows_for(next, rows), keys);
+                }
+            }
+            Self::RunSettle { run, .. } => keys.push(Key::Run(*run)),
+            Self::RunCancel { run, .. } | Self::RunRetry(run) => {
+                keys.push(Key::Run(*run));
+                if let Some(run) = state.run(run) {
+                    keys.extend(run.tasks().map(Key::Task));
+                }
+            }
+            Self::EntryWrite(new) => {
+                keys.push(Key::Board(new.run));
+                keys.extend(new.run.map(Key::Run));
+            }
+            Self::EntryClaim { entry, .. } | Self::EntryForget { entry, .. } => {
+                keys.push(Key::Entry(*entry));
+            }
+            Self::MessageSend { message, .. } => keys.extend(message.id.map(Key::Message)),
+            Self::MessageSettle { message, .. } | Self::MessageExpire(message) => {
+                keys.push(Key::Message(*message));
+            }
+            Self::ReceiptForget(key) => keys.push(Key::Receipt(key.clone())),
+        }
+    }
+}
+
+fn worker_and_holds(state: &State, worker: &Name, keys: &mut Vec<Key>) {
+    keys.push(Key::Worker(worker.clone()));
+    if let Some(worker) = state.worker(worker) {
+        keys.extend(worker.holds.keys().map(|task| Key::Task(*task)));
+    }
+}
+
+fn run_rows(rows_for: impl FnOnce(&mut Vec<TaskId>), keys: &mut Vec<Key>) {
+    let mut rows = Vec::new();
+    rows_for(&mut rows);
+    keys.extend(rows.into_iter().map(Key::Task));
+}
+
+/// What follows from a row by itself: a run whose counts allow a move makes it, in the same
+/// transaction.
+pub fn follow_up(state: &State, key: &Key, now: Time) -> Option<Command> {
+    let Key::Run(id) = key else { return None };
+    let next: Option<Move> = state.run(id).and_then(|run| run.next_move(now));
+    next.map(|_| Command::RunAdvance(*id))
+}
+
+/// Remembers what an idempotency key gave, for as long as [`RECEIPT_MS`](crate::limits::RECEIPT_MS).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The digest of the content it came with.
+    pub digest: u64,
+    /// When.
+    pub at: Time,
+    /// The task it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+    /// The run it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+}
+
+impl Receipt {
+    pub(crate) fn answer(&self, digest: u64) -> Result<TaskId, Error> {
+        self.task
+            .filter(|_| self.digest == digest)
+            .ok_or_else(mismatch)
+    }
+
+    pub(crate) fn answer_run(&self, digest: u64) -> Result<RunId, Error> {
+        self.run
+            .filter(|_| self.digest == digest)
+            .ok_or_else(mismatch)
+    }
+
+    /// When it may be forgotten.
+    pub fn due(&self) -> Option<Time> {
+        Some(self.at.plus_ms(crate::limits::RECEIPT_MS))
+    }
+}
+
+fn mismatch() -> Error {
+    Error::new(
+        Code::IdempotencyMismatch,
+        "this idempotency key was used with another content",
+    )
+}
+
+/// FNV-1a, 64 bits (Fowler, Noll and Vo): a digest that is the same on every machine and version.
+pub(crate) fn fnv(parts: &[&[u8]]) -> u64 {
+    let bytes = parts.iter().flat_map(|part| part.iter());
+    let mixed = bytes.fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    // FNV spreads its last bytes poorly; one round of a finalizer (Murmur3's) makes up for it.
+    let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 33)
+}
+
+fn digest(content: &impl Serialize) -> u64 {
+    fnv(&[&serde_json::to_vec(content).unwrap_or_default()])
+}
