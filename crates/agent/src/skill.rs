@@ -106,7 +106,8 @@ pub trait Skill: Send + Sync {
     /// `option.invalid`, or an `expr.…` code for an expression.
     fn check(&self, options: &Value) -> Result<(), SkillError>;
 
-    /// Works on one item.
+    /// Works on one item. Text skills compute without pause, up to a few
+    /// seconds for the largest item: call them where blocking is allowed.
     ///
     /// # Errors
     ///

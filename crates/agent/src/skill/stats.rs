@@ -1,7 +1,7 @@
 //! `text.stats`: how much text there is.
 //!
 //! Counts follow Unicode: a character is what a reader sees as one (an emoji
-//! with a skin tone counts once), words and sentences as [`crate::text`] cuts
+//! with a skin tone counts once), words and sentences as Unicode cuts
 //! them. Markdown marks are counted like any other characters.
 
 use async_trait::async_trait;
