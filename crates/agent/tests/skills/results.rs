@@ -768,6 +768,23 @@ async fn a_page_is_fetched_through_a_redirect() {
 }
 
 #[tokio::test]
+async fn a_long_page_keeps_the_beginning_of_its_text_and_says_so() {
+    let plain = "200 OK\r\nContent-Type: text/plain";
+    for (chars, truncated) in [(50_000, false), (50_001, true)] {
+        let host = server(vec![response(plain, &"x".repeat(chars))]).await;
+        let output = fetch(&format!("http://{host}/"), json!({"allow_private": true}))
+            .await
+            .unwrap();
+        let page = &output["pages"][0];
+        assert_eq!(page["text"].as_str().unwrap().len(), 50_000);
+        assert_eq!(
+            (&page["bytes"], &page["text_truncated"]),
+            (&json!(chars), &json!(truncated))
+        );
+    }
+}
+
+#[tokio::test]
 async fn private_hosts_and_other_schemes_are_refused() {
     for url in [
         "http://127.0.0.1/",
