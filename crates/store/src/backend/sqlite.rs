@@ -1,0 +1,674 @@
+//! SQLite, the embedded default: one file in one folder, one owner.
+//!
+//! WAL with `synchronous=FULL`: when `commit` returns, the transaction is on disk. The folder is
+//! locked for as long as it is open, because the owner keeps the index in memory; a second process
+//! gets a clear error instead of a second truth.
+
+use super::memory::holder;
+use crate::index::{decode_hot, encode_hot};
+use crate::{Backend, Commit, Head, Hot, Query, Reader, StoredFrame, Versioned, chain};
+use domain::error::{Code, Error};
+use domain::id::{EntryId, MessageId, RunId, TaskId};
+use domain::name::Name;
+use domain::state::{Key, Row};
+use domain::time::Time;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Marks the file as ours: "CHRG", in SQLite's header.
+const APPLICATION_ID: i64 = 0x4348_5247;
+/// Every form the store has had, oldest first; the form's number is its place, from 1.
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_first.sql")];
+/// The file within the folder.
+pub const FILE: &str = "store.db";
+/// The lock within the folder.
+pub const LOCK: &str = "lock";
+
+/// A store in a folder.
+pub struct Sqlite {
+    connection: Connection,
+    path: PathBuf,
+    /// Held until the last half is dropped, so that a reader never outlives the ownership.
+    lock: Arc<File>,
+    text: Vec<u8>,
+    /// After a failed fsync nobody knows what is on disk: nothing more is written.
+    broken: bool,
+}
+
+impl std::fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sqlite")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sqlite {
+    /// Opens the store in `folder`, and makes it if there is none.
+    ///
+    /// # Errors
+    /// [`Code::StorePath`], [`Code::StoreLocked`], [`Code::StoreNewer`], [`Code::StoreCorrupt`],
+    /// [`Code::StoreFull`] or [`Code::StoreIo`]; a store that is there is never changed by a
+    /// refusal.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let unusable = |what: &str, fault: &std::io::Error| {
+            let folder = folder.display();
+            if fault.kind() == std::io::ErrorKind::StorageFull {
+                return Error::new(Code::StoreFull, format!("{folder}: the disk is full"));
+            }
+            Error::new(Code::StorePath, format!("{folder} {what}: {fault}"))
+        };
+        if folder.is_file() {
+            let text = format!("{} is a file; the store is a folder", folder.display());
+            return Err(Error::new(Code::StorePath, text));
+        }
+        std::fs::create_dir_all(folder).map_err(|fault| unusable("cannot be created", &fault))?;
+        let path = folder.join(FILE);
+        if path.is_dir() {
+            let text = format!(
+                "{} is a folder; the store keeps its file there",
+                path.display()
+            );
+            return Err(Error::new(Code::StorePath, text));
+        }
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join(LOCK))
+            .map_err(|fault| unusable("cannot be written", &fault))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let text = format!("another process has the store {} open", folder.display());
+                return Err(Error::new(Code::StoreLocked, text));
+            }
+            Err(std::fs::TryLockError::Error(fault)) => {
+                return Err(unusable("cannot be locked", &fault));
+            }
+        }
+        let connection = Connection::open(&path).map_err(|fault| describe(&path, &fault))?;
+        let mut store = Self {
+            connection,
+            path,
+            lock: Arc::new(lock),
+            text: Vec::new(),
+            broken: false,
+        };
+        store
+            .prepare()
+            .map_err(|fault| describe(&store.path, &fault))??;
+        Ok(store)
+    }
+
+    /// Checks whose file it is and which form it has, before anything is changed.
+    fn prepare(&mut self) -> rusqlite::Result<Result<(), Error>> {
+        let connection = &mut self.connection;
+        let form: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let owner: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        let tables: i64 =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables > 0 && owner != APPLICATION_ID {
+            let text = format!("{} is a database, but not a store", self.path.display());
+            return Ok(Err(Error::new(Code::StoreCorrupt, text)));
+        }
+        let known = MIGRATIONS.len() as i64;
+        if form > known {
+            let text = format!(
+                "{} has form {form}; this version knows forms up to {known}",
+                self.path.display()
+            );
+            return Ok(Err(Error::new(Code::StoreNewer, text)));
+        }
+        // 8 KiB pages hold a dozen task rows; a small commit still writes only one or two of them.
+        connection.pragma_update(None, "page_size", 8192)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "cache_size", -16_384)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        if form < known {
+            let transaction = connection.transaction()?;
+            for migration in &MIGRATIONS[form as usize..] {
+                transaction.execute_batch(migration)?;
+            }
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.pragma_update(None, "user_version", known)?;
+            transaction.commit()?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn write(&mut self, commit: &Commit<'_>) -> rusqlite::Result<()> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        if let Some(frame) = &commit.frame {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO events (first, count, hash, body) VALUES (?, ?, ?, ?)",
+                )?
+                .execute(params![frame.first, frame.count, frame.hash, frame.body])?;
+        }
+        for (key, row) in commit.rows {
+            write_row(
+                &transaction,
+                &mut self.text,
+                key,
+                row.as_ref(),
+                commit.version,
+            )?;
+        }
+        if !commit.rows.is_empty() {
+            transaction
+                .prepare_cached("UPDATE meta SET value = ? WHERE key = 'applied'")?
+                .execute([commit.applied])?;
+        }
+        transaction.commit()
+    }
+}
+
+fn write_row(
+    connection: &Connection,
+    text: &mut Vec<u8>,
+    key: &Key,
+    row: Option<&Row>,
+    version: u64,
+) -> rusqlite::Result<()> {
+    text.clear();
+    let body = match row {
+        None => None,
+        Some(row) => {
+            row.to_json(text)
+                .map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))?;
+            Some(std::str::from_utf8(text)?)
+        }
+    };
+    let due = row.and_then(Row::due).map(|due| due.0);
+    match (key, row) {
+        (Key::Task(id), row) => {
+            let (mut status, mut kind, mut worker, mut hot) = (None, None, None, None);
+            if let Some(Row::Task(task)) = row {
+                status = Some(task.status().as_str());
+                kind = Some(task.spec.kind.as_str());
+                worker = holder(task);
+                if !task.status().is_terminal() {
+                    hot = Some(encode_hot(task.place().as_ref(), task.due()));
+                }
+            }
+            connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO tasks (id, version, status, kind, worker, hot, body)
+                     VALUES (?, ?, ?, ?, ?, ?, ?)",
+                )?
+                .execute(params![
+                    id.to_bytes(),
+                    version,
+                    status,
+                    kind,
+                    worker,
+                    hot,
+                    body
+                ])?;
+        }
+        (Key::Run(id), row) => {
+            let status = match row {
+                Some(Row::Run(run)) => Some(run.status().as_str()),
+                _ => None,
+            };
+            connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO runs (id, version, status, due, body)
+                     VALUES (?, ?, ?, ?, ?)",
+                )?
+                .execute(params![id.to_bytes(), version, status, due, body])?;
+        }
+        (Key::Entry(id), row) => {
+            let run = match row {
+                Some(Row::Entry(entry)) => entry.run.map(|run| run.to_bytes()),
+                _ => None,
+            };
+            connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO entries (id, version, run, due, body)
+                     VALUES (?, ?, ?, ?, ?)",
+                )?
+                .execute(params![id.to_bytes(), version, run, due, body])?;
+        }
+        (Key::Message(id), _) => {
+            connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO messages (id, version, due, body) VALUES (?, ?, ?, ?)",
+                )?
+                .execute(params![id.to_bytes(), version, due, body])?;
+        }
+        (other, _) => {
+            let (kind, id) = other_id(other);
+            connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO others (kind, id, version, due, body)
+                     VALUES (?, ?, ?, ?, ?)",
+                )?
+                .execute(params![kind, id, version, due, body])?;
+        }
+    }
+    Ok(())
+}
+
+/// The place of a row that has no table of its own.
+fn other_id(key: &Key) -> (&'static str, String) {
+    match key {
+        Key::Worker(name) => ("worker", name.to_string()),
+        Key::Queue(name) => ("queue", name.to_string()),
+        Key::Slot(name) => ("slot", name.to_string()),
+        Key::Pool(name) => ("pool", name.to_string()),
+        Key::Receipt(name) => ("receipt", name.to_string()),
+        Key::Board(run) => ("board", run.map_or_else(String::new, |run| run.to_string())),
+        Key::Tally => ("tally", String::new()),
+        Key::Task(id) => ("task", id.to_string()),
+        Key::Run(id) => ("run", id.to_string()),
+        Key::Entry(id) => ("entry", id.to_string()),
+        Key::Message(id) => ("message", id.to_string()),
+    }
+}
+
+fn other_key(kind: &str, id: &str) -> Result<Key, Error> {
+    let name = || Name::new(id);
+    Ok(match kind {
+        "worker" => Key::Worker(name()?),
+        "queue" => Key::Queue(name()?),
+        "slot" => Key::Slot(name()?),
+        "pool" => Key::Pool(name()?),
+        "receipt" => Key::Receipt(name()?),
+        "board" if id.is_empty() => Key::Board(None),
+        "board" => Key::Board(Some(id.parse()?)),
+        "tally" => Key::Tally,
+        _ => {
+            return Err(Error::new(
+                Code::StoreCorrupt,
+                format!("a row of unknown kind “{kind}”"),
+            ));
+        }
+    })
+}
+
+impl Backend for Sqlite {
+    fn head(&mut self) -> Result<Head, Error> {
+        let read = |connection: &Connection| -> rusqlite::Result<Head> {
+            let last = connection
+                .query_row(
+                    "SELECT first + count - 1, hash FROM events ORDER BY first DESC LIMIT 1",
+                    [],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .optional()?;
+            let (position, hash) = last.unwrap_or((0, chain::GENESIS));
+            let applied = connection.query_row(
+                "SELECT value FROM meta WHERE key = 'applied'",
+                [],
+                |row| row.get(0),
+            )?;
+            Ok(Head {
+                position,
+                hash,
+                applied,
+            })
+        };
+        read(&self.connection).map_err(|fault| describe(&self.path, &fault))
+    }
+
+    fn load(&mut self, keys: &[Key]) -> Result<Vec<Versioned>, Error> {
+        let load = |key: &Key| -> rusqlite::Result<Option<(Option<String>, u64)>> {
+            let get = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            let by_id = |sql: &str, id: [u8; 16]| {
+                self.connection
+                    .prepare_cached(sql)?
+                    .query_row([id], get)
+                    .optional()
+            };
+            match key {
+                Key::Task(id) => by_id(
+                    "SELECT body, version FROM tasks WHERE id = ?",
+                    id.to_bytes(),
+                ),
+                Key::Run(id) => by_id("SELECT body, version FROM runs WHERE id = ?", id.to_bytes()),
+                Key::Entry(id) => by_id(
+                    "SELECT body, version FROM entries WHERE id = ?",
+                    id.to_bytes(),
+                ),
+                Key::Message(id) => by_id(
+                    "SELECT body, version FROM messages WHERE id = ?",
+                    id.to_bytes(),
+                ),
+                other => self
+                    .connection
+                    .prepare_cached("SELECT body, version FROM others WHERE kind = ? AND id = ?")?
+                    .query_row(other_id(other), get)
+                    .optional(),
+            }
+        };
+        let mut rows = Vec::with_capacity(keys.len());
+        for key in keys {
+            rows.push(
+                match load(key).map_err(|fault| describe(&self.path, &fault))? {
+                    None => (None, 0),
+                    Some((None, version)) => (None, version),
+                    Some((Some(body), version)) => (Some(parse(key, &body)?), version),
+                },
+            );
+        }
+        Ok(rows)
+    }
+
+    fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Error> {
+        if self.broken {
+            let text = "a write failed before; the store must be opened anew";
+            return Err(Error::new(Code::StoreIo, text));
+        }
+        self.write(commit).map_err(|fault| {
+            let error = describe(&self.path, &fault);
+            self.broken = error.code != Code::StoreFull;
+            error
+        })
+    }
+
+    fn hot(&mut self, each: &mut dyn FnMut(Hot)) -> Result<(), Error> {
+        let path = self.path.clone();
+        let fail = |fault: rusqlite::Error| describe(&path, &fault);
+        let mut names = HashSet::new();
+        let mut tasks = self
+            .connection
+            .prepare("SELECT id, hot FROM tasks INDEXED BY tasks_hot WHERE hot IS NOT NULL")
+            .map_err(fail)?;
+        let mut rows = tasks.query([]).map_err(fail)?;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let id: [u8; 16] = row.get(0).map_err(fail)?;
+            let id = TaskId::from_bytes(id);
+            let bytes = row.get_ref(1).map_err(fail)?.as_blob().unwrap_or_default();
+            let (place, due) = decode_hot(bytes, &mut names).ok_or_else(|| {
+                Error::new(
+                    Code::StoreCorrupt,
+                    format!("what is kept of {id} cannot be read"),
+                )
+            })?;
+            each((Key::Task(id), place, due));
+        }
+        for (table, key) in [
+            (
+                "runs",
+                (|id| Key::Run(RunId::from_bytes(id))) as fn([u8; 16]) -> Key,
+            ),
+            ("entries", |id| Key::Entry(EntryId::from_bytes(id))),
+            ("messages", |id| Key::Message(MessageId::from_bytes(id))),
+        ] {
+            let sql = format!("SELECT id, due FROM {table} WHERE due IS NOT NULL");
+            let mut statement = self.connection.prepare(&sql).map_err(fail)?;
+            let mut rows = statement.query([]).map_err(fail)?;
+            while let Some(row) = rows.next().map_err(fail)? {
+                let due = Time(row.get(1).map_err(fail)?);
+                each((key(row.get(0).map_err(fail)?), None, Some(due)));
+            }
+        }
+        let mut statement = self
+            .connection
+            .prepare(
+                "SELECT kind, id, due, body FROM others WHERE due IS NOT NULL OR kind = 'slot'",
+            )
+            .map_err(fail)?;
+        let mut rows = statement.query([]).map_err(fail)?;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let (kind, id): (String, String) =
+                (row.get(0).map_err(fail)?, row.get(1).map_err(fail)?);
+            let due: Option<u64> = row.get(2).map_err(fail)?;
+            each((other_key(&kind, &id)?, None, due.map(Time)));
+        }
+        Ok(())
+    }
+
+    fn tidy(&mut self) -> Result<(), Error> {
+        let sql = ["tasks", "runs", "entries", "messages", "others"]
+            .map(|table| format!("DELETE FROM {table} WHERE body IS NULL;"))
+            .concat();
+        self.connection
+            .execute_batch(&sql)
+            .map_err(|fault| describe(&self.path, &fault))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open_with_flags(&self.path, flags)?;
+            connection.busy_timeout(std::time::Duration::from_secs(5))?;
+            connection.pragma_update(None, "cache_size", -4_096)?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|fault| describe(&self.path, &fault))?;
+        Ok(Box::new(SqliteReader {
+            connection,
+            path: self.path.clone(),
+            _lock: Arc::clone(&self.lock),
+        }))
+    }
+}
+
+/// The reading half: a connection of its own that can only read.
+struct SqliteReader {
+    connection: Connection,
+    path: PathBuf,
+    _lock: Arc<File>,
+}
+
+impl Reader for SqliteReader {
+    fn frames(&mut self, after: u64, events: usize) -> Result<Vec<StoredFrame>, Error> {
+        // The frame that holds event `after + 1` is the last that begins at or before it.
+        let sql = "SELECT first, hash, body FROM events
+                   WHERE first >= coalesce((SELECT max(first) FROM events WHERE first <= ?1 + 1), 0)
+                     AND first <= ?1 + ?2 ORDER BY first";
+        let read = || -> rusqlite::Result<Vec<StoredFrame>> {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            let limit = i64::try_from(events).unwrap_or(i64::MAX / 2);
+            let rows = statement.query_map(params![after, limit], |row| {
+                Ok(StoredFrame {
+                    first: row.get(0)?,
+                    hash: row.get(1)?,
+                    body: row.get(2)?,
+                })
+            })?;
+            rows.collect()
+        };
+        read().map_err(|fault| describe(&self.path, &fault))
+    }
+
+    fn rows(&mut self, query: &Query) -> Result<Vec<(Key, Row)>, Error> {
+        let found = self
+            .select(query)
+            .map_err(|fault| describe(&self.path, &fault))?;
+        found
+            .into_iter()
+            .map(|(key, body)| {
+                let key = key?;
+                let row = parse(&key, &body)?;
+                Ok((key, row))
+            })
+            .collect()
+    }
+}
+
+/// A key that was read, and the row's text.
+type Found = (Result<Key, Error>, String);
+
+impl SqliteReader {
+    fn select(&self, query: &Query) -> rusqlite::Result<Vec<Found>> {
+        let task = |id: [u8; 16]| Ok(Key::Task(TaskId::from_bytes(id)));
+        match query {
+            Query::Tasks {
+                after,
+                last,
+                status,
+                kind,
+                worker,
+                limit,
+            } => self.by_id(
+                // The state is written out, so that the index over failed tasks can serve it.
+                &format!(
+                    "SELECT id, body FROM tasks WHERE body IS NOT NULL AND id > ?1 AND id <= ?2
+                     {} AND (?3 IS NULL OR kind = ?3) AND (?4 IS NULL OR worker = ?4)
+                     ORDER BY id LIMIT ?5",
+                    status.map_or(String::new(), |s| format!("AND status = '{}'", s.as_str())),
+                ),
+                params![
+                    after.map_or(vec![], |id| id.to_bytes().to_vec()),
+                    last.map_or([0xff; 16], |id| id.to_bytes()),
+                    kind,
+                    worker,
+                    limit
+                ],
+                task,
+            ),
+            Query::Runs {
+                before,
+                status,
+                limit,
+            } => self.by_id(
+                "SELECT id, body FROM runs WHERE body IS NOT NULL AND id < ?1
+                 AND (?2 IS NULL OR status = ?2) ORDER BY id DESC LIMIT ?3",
+                params![before.map_or([0xff; 16], |id| id.to_bytes()), status, limit],
+                |id| Ok(Key::Run(RunId::from_bytes(id))),
+            ),
+            Query::Entries { run, limit } => self.by_id(
+                "SELECT id, body FROM entries WHERE run IS ?1 AND body IS NOT NULL
+                 ORDER BY id LIMIT ?2",
+                params![run.map(|run| run.to_bytes()), limit],
+                |id| Ok(Key::Entry(EntryId::from_bytes(id))),
+            ),
+            Query::Messages { after, limit } => self.by_id(
+                "SELECT id, body FROM messages WHERE body IS NOT NULL AND id > ?1
+                 ORDER BY id LIMIT ?2",
+                params![after.map_or(vec![], |id| id.to_bytes().to_vec()), limit],
+                |id| Ok(Key::Message(MessageId::from_bytes(id))),
+            ),
+            Query::Workers => self.others("worker", "", usize::MAX),
+            Query::Pools => self.others("pool", "", usize::MAX),
+            Query::Queues => self.others("queue", "", usize::MAX),
+            Query::Tally => self.others("tally", "", usize::MAX),
+            Query::All { after, limit } => self.all(after.as_ref(), *limit),
+        }
+    }
+
+    fn by_id(
+        &self,
+        sql: &str,
+        params: &[&dyn rusqlite::ToSql],
+        key: impl Fn([u8; 16]) -> Result<Key, Error>,
+    ) -> rusqlite::Result<Vec<Found>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(params, |row| Ok((key(row.get(0)?), row.get(1)?)))?;
+        rows.collect()
+    }
+
+    fn others(
+        &self,
+        kind: &'static str,
+        after: &str,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<Found>> {
+        let sql = "SELECT id, body FROM others WHERE kind = ?1 AND body IS NOT NULL
+                   AND (id > ?2 OR ?2 = '') ORDER BY id LIMIT ?3";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![kind, after, limit], |row| {
+            Ok((other_key(kind, &row.get::<_, String>(0)?), row.get(1)?))
+        })?;
+        rows.collect()
+    }
+
+    /// Rows in the order of their keys: kinds in the order of [`Key`], ids within.
+    fn all(&self, after: Option<&Key>, limit: usize) -> rusqlite::Result<Vec<Found>> {
+        let mut found = Vec::new();
+        let kinds = [
+            "task", "run", "worker", "queue", "slot", "pool", "receipt", "entry", "board",
+            "message", "tally",
+        ];
+        let (from, id) = match after {
+            None => (0, None),
+            Some(key) => {
+                let (kind, id) = other_id(key);
+                (
+                    kinds.iter().position(|known| *known == kind).unwrap_or(0),
+                    Some((key, id)),
+                )
+            }
+        };
+        for (n, kind) in kinds.iter().enumerate().skip(from) {
+            let left = limit - found.len().min(limit);
+            let after = id.as_ref().filter(|_| n == from);
+            let table = |table: &str, key: fn([u8; 16]) -> Key| {
+                let bytes = after.map_or(vec![], |(key, _)| id_bytes(key).to_vec());
+                let sql = format!(
+                    "SELECT id, body FROM {table} WHERE body IS NOT NULL AND id > ?1
+                     ORDER BY id LIMIT ?2"
+                );
+                self.by_id(&sql, params![bytes, left], |id| Ok(key(id)))
+            };
+            found.extend(match *kind {
+                "task" => table("tasks", |id| Key::Task(TaskId::from_bytes(id)))?,
+                "run" => table("runs", |id| Key::Run(RunId::from_bytes(id)))?,
+                "entry" => table("entries", |id| Key::Entry(EntryId::from_bytes(id)))?,
+                "message" => table("messages", |id| Key::Message(MessageId::from_bytes(id)))?,
+                // There is one; it has no next.
+                "tally" if after.is_some() => Vec::new(),
+                "board" if matches!(after, Some((Key::Board(None), _))) => {
+                    let all = self.others(kind, "", left)?;
+                    all.into_iter()
+                        .filter(|(key, _)| *key != Ok(Key::Board(None)))
+                        .collect()
+                }
+                kind => self.others(kind, after.map_or("", |(_, id)| id), left)?,
+            });
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+}
+
+fn id_bytes(key: &Key) -> [u8; 16] {
+    match key {
+        Key::Task(id) => id.to_bytes(),
+        Key::Run(id) => id.to_bytes(),
+        Key::Entry(id) => id.to_bytes(),
+        Key::Message(id) => id.to_bytes(),
+        _ => [0; 16],
+    }
+}
+
+fn parse(key: &Key, body: &str) -> Result<Row, Error> {
+    Row::from_json(key, body.as_bytes())
+        .map_err(|fault| Error::new(Code::StoreCorrupt, format!("the row of {key:?}: {fault}")))
+}
+
+/// What SQLite says, in the words of the product.
+fn describe(path: &Path, fault: &rusqlite::Error) -> Error {
+    let path = path.display();
+    let rusqlite::Error::SqliteFailure(inner, _) = fault else {
+        return Error::new(Code::Internal, format!("{path}: {fault}"));
+    };
+    match inner.code {
+        ErrorCode::DiskFull => Error::new(Code::StoreFull, format!("{path}: the disk is full")),
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Error::new(
+            Code::StoreCorrupt,
+            format!("{path} is damaged, or not a store: {fault}"),
+        ),
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Error::new(
+            Code::StoreLocked,
+            format!("another process is using {path}"),
+        ),
+        ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => Error::new(
+            Code::StorePath,
+            format!("{path} cannot be written: {fault}"),
+        ),
+        _ => Error::new(Code::StoreIo, format!("{path}: {fault}")),
+    }
+}
