@@ -16,6 +16,7 @@ use crate::task::{Address, unknown_worker};
 use crate::time::Time;
 use crate::worker::Worker;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// How work is shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -213,9 +214,6 @@ impl Pool {
 
 /// Defines a pool, or gives it another strategy; members it already has stay.
 pub(crate) fn define(state: &State, new: &Pool) -> Decision {
-    if new.members.len() > POOL_MEMBERS_MAX {
-        return Decision::refuse(Error::limit("members", new.members.len(), POOL_MEMBERS_MAX));
-    }
     if let Some(missing) = new
         .members
         .iter()
@@ -223,14 +221,17 @@ pub(crate) fn define(state: &State, new: &Pool) -> Decision {
     {
         return Decision::refuse(unknown_worker(missing));
     }
-    let mut pool = new.clone();
-    if let Some(known) = state.pool(&new.id) {
-        for member in &known.members {
-            if !pool.members.contains(member) {
-                pool.members.push(member.clone());
-            }
-        }
+    let known = state.pool(&new.id).map_or(&[][..], |known| &known.members);
+    let mut seen = BTreeSet::new();
+    let all = new.members.iter().chain(known);
+    let members: Vec<Name> = all.filter(|id| seen.insert(*id)).cloned().collect();
+    if members.len() > POOL_MEMBERS_MAX {
+        return Decision::refuse(Error::limit("members", members.len(), POOL_MEMBERS_MAX));
     }
+    let pool = Pool {
+        members,
+        ..new.clone()
+    };
     Decision::event(Event::PoolDefined { pool }, Outcome::Done)
 }
 
