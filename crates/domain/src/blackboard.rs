@@ -114,14 +114,7 @@ impl NewEntry {
         if self.tags.len() > ENTRY_TAGS_MAX {
             return Err(Error::limit("tags", self.tags.len(), ENTRY_TAGS_MAX));
         }
-        if self.metadata.len() > METADATA_ENTRIES_MAX {
-            return Err(Error::limit(
-                "metadata entries",
-                self.metadata.len(),
-                METADATA_ENTRIES_MAX,
-            ));
-        }
-        Ok(())
+        metadata("metadata entries", &self.metadata)
     }
 }
 
@@ -442,7 +435,7 @@ pub(crate) fn forget(state: &State, entry: &EntryId, reason: &str) -> Decision {
     let event = Event::EntryForgotten {
         entry: *entry,
         run: known.run,
-        reason: reason.to_owned(),
+        reason: cut(reason).to_owned(),
     };
     Decision::event(event, Outcome::Done)
 }

@@ -104,3 +104,35 @@ pub fn payload(what: &str, bytes: usize) -> Result<(), crate::error::Error> {
     }
     Ok(())
 }
+
+/// Refuses a map of texts, as tasks, workers, entries and messages carry it, that is too long or has
+/// too long a text in it.
+///
+/// # Errors
+/// [`Code::LimitExceeded`](crate::error::Code::LimitExceeded), naming both numbers.
+pub fn metadata(
+    what: &str,
+    found: &std::collections::BTreeMap<crate::name::Name, String>,
+) -> Result<(), crate::error::Error> {
+    if found.len() > METADATA_ENTRIES_MAX {
+        return Err(crate::error::Error::limit(
+            what,
+            found.len(),
+            METADATA_ENTRIES_MAX,
+        ));
+    }
+    let long = |value: &String| value.len() > METADATA_VALUE_BYTES_MAX;
+    match found.iter().find(|(_, value)| long(value)) {
+        None => Ok(()),
+        Some((key, value)) => Err(crate::error::Error::limit(
+            &format!("bytes in “{key}” of the {what}"),
+            value.len(),
+            METADATA_VALUE_BYTES_MAX,
+        )),
+    }
+}
+
+/// What somebody says about a failure or a decision, cut to [`FAILURE_BYTES_MAX`].
+pub(crate) fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(FAILURE_BYTES_MAX)]
+}

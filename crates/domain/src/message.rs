@@ -208,12 +208,8 @@ pub(crate) fn send(
     if let Err(error) = payload("the message", new.payload.bytes()) {
         return Decision::refuse(error);
     }
-    if new.headers.len() > METADATA_ENTRIES_MAX {
-        return Decision::refuse(Error::limit(
-            "headers",
-            new.headers.len(),
-            METADATA_ENTRIES_MAX,
-        ));
+    if let Err(error) = metadata("headers", &new.headers) {
+        return Decision::refuse(error);
     }
     if recipients.len() > RECIPIENTS_MAX {
         return Decision::refuse(Error::limit("recipients", recipients.len(), RECIPIENTS_MAX));
@@ -283,10 +279,10 @@ pub(crate) fn settle(
         Some(reason) if failures + 1 < DELIVERIES_MAX => Event::MessageOfferedAgain {
             message,
             recipient,
-            reason: reason.to_owned(),
+            reason: cut(reason).to_owned(),
         },
         Some(reason) => {
-            let (recipient, reason) = (Some(recipient), reason.to_owned());
+            let (recipient, reason) = (Some(recipient), cut(reason).to_owned());
             Event::MessageDeadLettered {
                 message,
                 recipient,

@@ -1059,7 +1059,7 @@ pub(crate) fn cancel(state: &State, run: &RunId, reason: &str) -> Decision {
     let mut events: Vec<Event> = open.map(|task| cancelled(task, reason)).collect();
     events.push(Event::RunCancelled {
         run: run.id,
-        reason: reason.to_owned(),
+        reason: cut(reason).to_owned(),
     });
     Decision {
         events,

@@ -234,7 +234,7 @@ impl TaskSpec {
     /// field, the value and the bound.
     pub fn check(&self) -> Result<(), Error> {
         payload("the task's input", self.input.bytes())?;
-        if self.priority.0.abs() > PRIORITY_MAX {
+        if self.priority.0.unsigned_abs() > PRIORITY_MAX.unsigned_abs() {
             return Err(Error::new(
                 Code::OutOfRange,
                 format!(
@@ -271,25 +271,7 @@ impl TaskSpec {
                 ),
             ));
         }
-        if self.metadata.len() > METADATA_ENTRIES_MAX {
-            return Err(Error::limit(
-                "metadata entries",
-                self.metadata.len(),
-                METADATA_ENTRIES_MAX,
-            ));
-        }
-        if let Some((key, value)) = self
-            .metadata
-            .iter()
-            .find(|(_, value)| value.len() > METADATA_VALUE_BYTES_MAX)
-        {
-            return Err(Error::limit(
-                &format!("bytes in metadata “{key}”"),
-                value.len(),
-                METADATA_VALUE_BYTES_MAX,
-            ));
-        }
-        Ok(())
+        metadata("metadata entries", &self.metadata)
     }
 }
 
@@ -334,12 +316,7 @@ impl Failure {
 
     fn bounded(mut self) -> Self {
         for text in [&mut self.code, &mut self.message] {
-            if text.len() > FAILURE_BYTES_MAX {
-                let end = (0..=FAILURE_BYTES_MAX)
-                    .rev()
-                    .find(|at| text.is_char_boundary(*at));
-                text.truncate(end.unwrap_or(0));
-            }
+            text.truncate(cut(text).len());
         }
         self
     }
@@ -719,7 +696,8 @@ impl Task {
             } if blocked_by.is_empty() => {
                 let since = queued_at.0.max(not_before.map_or(0, |t| t.0));
                 Some(Place {
-                    rank: (since as i64)
+                    rank: i64::try_from(since)
+                        .unwrap_or(i64::MAX)
                         .saturating_sub(i64::from(self.spec.priority.0) * AGEING_MS_PER_POINT),
                     seq: self.seq,
                     not_before: *not_before,
@@ -1020,6 +998,11 @@ pub(crate) fn submit(state: &State, new: &Submission, ids: &mut dyn Ids) -> Deci
     if let Err(error) = new.spec.check() {
         return Decision::refuse(error);
     }
+    if new.spec.of.is_some() {
+        // A run counts the tasks that its steps made; one more would never be accounted for.
+        let text = "a task joins a run only by a step of the run's graph";
+        return Decision::refuse(Error::new(Code::GraphInvalid, text));
+    }
     if let Some(id) = new.id
         && let Some(existing) = state.task(&id)
     {
@@ -1203,19 +1186,12 @@ pub(crate) fn report(
             }
         }
         Report::Failed { failure } => {
-            let mut decision = end(
-                task,
-                held,
-                AttemptEnd::Failed,
-                failure.clone().bounded(),
-                now,
-                ids,
-            );
-            if failure.worker_fault {
-                decision
-                    .events
-                    .extend(crate::worker::fault(state, &lease.worker, failure, now));
-            }
+            let failure = failure.clone().bounded();
+            let fault = failure
+                .worker_fault
+                .then(|| crate::worker::fault(state, &lease.worker, &failure, now));
+            let mut decision = end(task, held, AttemptEnd::Failed, failure, now, ids);
+            decision.events.extend(fault.flatten());
             decision
         }
         Report::Released { reason, checkpoint } => {
@@ -1336,7 +1312,8 @@ pub(crate) fn lose(task: &Task, reason: &str, now: Time) -> Vec<Event> {
     let failure = Failure::new(
         "attempt.lost",
         format!("worker “{}” is gone: {reason}", held.worker),
-    );
+    )
+    .bounded();
     let mut events =
         vec![ended(task, held, AttemptEnd::Lost, failure.clone(), now).event(None, false, None)];
     if task.losses + 1 >= LOSSES_MAX {
@@ -1372,7 +1349,7 @@ pub(crate) fn cancelled(task: &Task, reason: &str) -> Event {
     Event::TaskCancelled {
         task: task.id,
         ties: task.ties(),
-        reason: Failure::new("", reason).bounded().message,
+        reason: cut(reason).to_owned(),
         lease: task.lease().map(|held| task.attempt_ref(held)),
         started: task.is_started(),
     }

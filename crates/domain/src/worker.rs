@@ -126,14 +126,16 @@ impl WorkerSpec {
                 return Err(Error::limit(what, found, CAPABILITIES_MAX));
             }
         }
-        if self.metadata.len() > METADATA_ENTRIES_MAX {
+        if let Some(endpoint) = &self.endpoint
+            && endpoint.len() > METADATA_VALUE_BYTES_MAX
+        {
             return Err(Error::limit(
-                "metadata entries",
-                self.metadata.len(),
-                METADATA_ENTRIES_MAX,
+                "bytes of endpoint",
+                endpoint.len(),
+                METADATA_VALUE_BYTES_MAX,
             ));
         }
-        Ok(())
+        metadata("metadata entries", &self.metadata)
     }
 
     /// Whether it can do `capability`, regardless of case.
@@ -395,7 +397,7 @@ pub(crate) fn lose(state: &State, worker: &Name, reason: &str, now: Time) -> Dec
     let mut events = release(state, known, reason, now);
     events.push(Event::WorkerLost {
         worker: worker.clone(),
-        reason: reason.to_owned(),
+        reason: cut(reason).to_owned(),
     });
     Decision {
         events,
@@ -447,7 +449,7 @@ pub(crate) fn report_error(state: &State, worker: &Name, reason: &str, now: Time
         Event::WorkerFaulted {
             worker: worker.clone(),
             until,
-            reason: reason.to_owned(),
+            reason: cut(reason).to_owned(),
         },
         Outcome::Done,
     )
