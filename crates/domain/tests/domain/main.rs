@@ -1,5 +1,6 @@
 //! What the pure core does, told from outside: commands in, events and rows out. Expectations are
 //! worked out by hand from the rules, never copied from a run.
 
+mod features;
 mod transitions;
 mod world;
