@@ -1,1 +1,2 @@
 //! One suite for every backend.
+pub mod script;

@@ -1,0 +1,121 @@
+//! The same commands give the same history, whatever keeps it and however much of it is loaded.
+
+use crate::world::{all_frames, all_rows, fast_folder, over};
+use store::backend::memory::Memory;
+use store::backend::sqlite::Sqlite;
+use store::conformance::script::Script;
+use store::replay::replay;
+use store::{Backend, Store};
+
+const SEEDS: u64 = 320;
+/// Batches of a script: with about five commands in each, up to 80 or so.
+const BATCHES: usize = 16;
+/// Rows loaded and rows behind, at most; `None` is what a product uses.
+const WINDOWS: [Option<(usize, usize)>; 4] = [None, Some((0, 0)), Some((4, 3)), Some((30, 1_000))];
+
+/// Everything anybody could see of what a script made.
+#[derive(Debug, PartialEq)]
+struct History {
+    answers: Vec<String>,
+    frames: Vec<(u64, store::chain::Hash, String)>,
+    rows: Vec<String>,
+    due: String,
+}
+
+fn history(seed: u64, backend: Box<dyn Backend>, windows: Option<(usize, usize)>) -> History {
+    let mut store = over(backend, seed).unwrap();
+    if let Some((loaded, behind)) = windows {
+        store.set_windows(loaded, behind);
+    }
+    let mut script = Script::new(seed);
+    let mut answers = Vec::new();
+    for _ in 0..BATCHES {
+        let applied = script.step(&mut store).unwrap();
+        answers.push(format!("{applied:?}"));
+    }
+    see(&mut store, &script, answers)
+}
+
+fn see(store: &mut Store, script: &Script, answers: Vec<String>) -> History {
+    store.flush().unwrap();
+    let mut reader = store.reader().unwrap();
+    let report = replay(&mut *reader).unwrap();
+    assert_eq!(report.differences, [""; 0]);
+    assert_eq!(report.events, store.head());
+    let frames = all_frames(&mut *reader).into_iter();
+    let text = |body| String::from_utf8(body).unwrap();
+    let far = script.now().plus_ms(1_000_000_000);
+    History {
+        answers,
+        frames: frames.map(|f| (f.first, f.hash, text(f.body))).collect(),
+        rows: (all_rows(&mut *reader).iter())
+            .map(|(key, row)| {
+                let mut json = Vec::new();
+                row.to_json(&mut json).unwrap();
+                format!("{key:?} {}", text(json))
+            })
+            .collect(),
+        due: format!(
+            "{:?} {:?}",
+            store.index().due(far, 9_999),
+            store.index().ready()
+        ),
+    }
+}
+
+/// Names the seed when a comparison, or anything in the store, fails.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the failing seed is {}", self.0);
+        }
+    }
+}
+
+fn same(seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let _named = Seed(seed);
+        let plain = history(seed, Box::new(Memory::default()), None);
+        let windows = WINDOWS[seed as usize % WINDOWS.len()];
+        let folder = fast_folder();
+        let sqlite = Box::new(Sqlite::open(folder.path()).unwrap());
+        for other in [
+            history(seed, Box::new(Memory::default()), Some((4, 3))),
+            history(seed, sqlite, windows),
+        ] {
+            // One by one, so that a failure shows what differs and not everything.
+            assert_eq!(plain.answers, other.answers);
+            assert_eq!(plain.frames, other.frames);
+            assert_eq!(plain.rows, other.rows);
+            assert_eq!(plain.due, other.due);
+        }
+    }
+}
+
+#[test]
+fn memory_and_sqlite_tell_the_same_history() {
+    std::thread::scope(|scope| {
+        for part in 0..4 {
+            scope.spawn(move || same(part * SEEDS / 4..(part + 1) * SEEDS / 4));
+        }
+    });
+}
+
+/// A comparison that could not fail would prove nothing: the scripts do reach every kind of event
+/// that commands can cause.
+#[test]
+fn the_scripts_reach_far() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..SEEDS {
+        let mut store = over(Box::new(Memory::default()), seed).unwrap();
+        let mut script = Script::new(seed);
+        for _ in 0..BATCHES {
+            let applied = script.step(&mut store).unwrap();
+            seen.extend(applied.events.iter().map(|e| e.event.name()));
+        }
+    }
+    // Every event there is.
+    assert_eq!(seen.len(), 42, "{seen:?}");
+}

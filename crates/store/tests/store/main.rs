@@ -1,0 +1,4 @@
+//! The store's tests: one binary, a module for each way a store can disappoint.
+
+mod differential;
+mod world;
