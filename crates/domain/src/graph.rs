@@ -396,11 +396,12 @@ fn invalid(step: &Name, what: &str) -> Error {
 
 /// The concurrency key of an `each` step's tasks.
 pub(crate) fn each_slot(run: crate::id::RunId, step: &Name, max: u32) -> Option<SlotUse> {
-    // Bounded: a run id and a step's name fit into a name, or the step's name is cut.
-    let text: String = format!("{run}/{step}")
-        .chars()
-        .take(NAME_BYTES_MAX / 4)
-        .collect();
+    let text = format!("{run}/{step}");
+    // A step's name may be as long as a name can be; then its digest stands for it.
+    let text = match text.len() <= NAME_BYTES_MAX {
+        true => text,
+        false => format!("{run}/{:016x}", crate::command::fnv(&[step.as_bytes()])),
+    };
     Name::new(text).ok().map(|key| SlotUse { key, max })
 }
 

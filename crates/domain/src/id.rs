@@ -63,10 +63,15 @@ impl<N: Noun> Id<N> {
         Self(bits, PhantomData)
     }
 
-    /// The id `n` places after this one. A step's tasks take consecutive ids, so a run stores the
-    /// first and the count instead of ten thousand ids. The low 62 bits of a UUIDv7 are random, so
-    /// a range of at most [`RUN_TASKS_MAX`](crate::limits::RUN_TASKS_MAX) cannot meet another in
-    /// practice.
+    /// The first of a range of ids, made from a fresh one. Its low 20 bits are free for
+    /// [`offset`](Self::offset); two fresh ids differ above them, so ranges never meet.
+    pub const fn range(fresh: u128) -> Self {
+        Self::new(fresh & !0xf_ffff)
+    }
+
+    /// The id `n` places after this one, of a [`range`](Self::range). A step's tasks take
+    /// consecutive ids, so a run stores the first and the count instead of ten thousand ids.
+    /// [`RUN_TASKS_MAX`](crate::limits::RUN_TASKS_MAX) is below 2^20.
     #[must_use]
     pub const fn offset(self, n: u64) -> Self {
         Self::new(self.0.wrapping_add(n as u128))

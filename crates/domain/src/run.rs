@@ -357,7 +357,8 @@ impl Run {
             total += step.total;
             completed += step.completed;
             open += step.open();
-            missing |= step.status == StepStatus::Skipped;
+            // Watched while it runs, a step ends after its gates: one that failed never began.
+            missing |= matches!(step.status, StepStatus::Skipped | StepStatus::Failed);
         }
         match gate.join {
             Join::All if completed == total && !missing => Some(true),
@@ -368,7 +369,7 @@ impl Run {
                 (open == 0).then_some(false)
             }
             Join::Deadline(_) => (open == 0 || state.due.is_some_and(|due| due <= now))
-                .then_some(completed > 0 || total == 0),
+                .then_some(completed > 0 || (total == 0 && !missing)),
         }
     }
 
@@ -695,7 +696,7 @@ fn start_step(run: &Run, n: usize, now: Time, ids: &mut dyn Ids) -> Result<Vec<E
             RUN_TASKS_MAX,
         ));
     }
-    let first = TaskId::new(ids.next());
+    let first = TaskId::range(ids.next());
     let mut events = vec![Event::StepStarted {
         run: run.id,
         step: step.id.clone(),
@@ -1085,7 +1086,12 @@ pub(crate) fn retry(state: &State, run: &RunId) -> Decision {
     }
     let ended = |task: &&Task| matches!(task.status(), TaskStatus::Failed | TaskStatus::Cancelled);
     let mut events = vec![Event::RunReopened { run: run.id }];
-    let tasks = run.tasks().filter_map(|id| state.task(&id)).filter(ended);
+    // A step that is done stays done: what its gate cancelled is not wanted any more.
+    let open = run.steps.iter().filter(|s| s.status != StepStatus::Done);
+    let tasks = open
+        .flat_map(StepState::tasks)
+        .filter_map(|id| state.task(&id))
+        .filter(ended);
     events.extend(tasks.map(|task| redriven(state, task)));
     Decision {
         events,
