@@ -549,7 +549,7 @@ fn a_timeout_frees_the_worker_and_counts_as_a_try() {
     assert_eq!(failure.message, "no result within 5000 ms");
 }
 
-// S1-12, S3-116: a late result is refused and recorded; pending work leaves the queue, running work
+// S1-12: a late result is refused and recorded; pending work leaves the queue, running work
 // is taken from its worker.
 #[test]
 fn the_result_of_cancelled_or_reassigned_work_is_refused_and_recorded() {
@@ -671,7 +671,7 @@ fn metadata_is_carried_to_the_result() {
     assert_eq!(world.task(task).spec.metadata["ticket"], "T-1");
 }
 
-// S3-103, S3-118, S3-119, S3-120, S3-121, S3-122, S3-124, S3-125, S3-126: every number by hand.
+// S3-103, S3-118, S3-119, S3-120, S3-121, S3-122, S3-123, S3-124, S3-125, S3-126: by hand.
 #[test]
 fn the_statistics_are_exact() {
     let mut world = World::with_workers(&["a", "b", "c"]);
@@ -705,6 +705,11 @@ fn the_statistics_are_exact() {
     );
     assert_eq!(tally.by_worker, BTreeMap::from([(n("a"), 2), (n("b"), 1)]));
     assert_eq!((tally.ran_ms, tally.mean_ms()), (30, 10.0));
+    // Two of three took less than 1 ms, the third less than 32.
+    assert_eq!(
+        (tally.percentile_ms(50), tally.percentile_ms(99)),
+        (Some(1), Some(32))
+    );
     assert_eq!((tally.attempts, tally.refused), (6, 0));
     let b = world.worker("b");
     assert_eq!((b.completed, b.failed, b.busy_ms), (1, 1, 0));
@@ -1474,5 +1479,25 @@ fn an_unknown_entry_is_forgotten_already() {
     assert_eq!(
         world.ask(Command::EntryForget { entry, reason }),
         Ok(Outcome::Done)
+    );
+}
+
+// S3-114: a closed list of states, by their wire names.
+#[test]
+fn a_task_has_one_of_six_states() {
+    let all = domain::task::TaskStatus::ALL;
+    let names = [
+        "pending",
+        "assigned",
+        "in_progress",
+        "completed",
+        "failed",
+        "cancelled",
+    ];
+    assert_eq!(all.map(|status| status.as_str()), names);
+    assert_eq!(serde_json::to_value(all).unwrap(), json!(names));
+    assert_eq!(
+        all.map(|status| status.is_terminal()),
+        [false, false, false, true, true, true]
     );
 }

@@ -1,6 +1,9 @@
 //! What the pure core does, told from outside: commands in, events and rows out. Expectations are
 //! worked out by hand from the rules, never copied from a run.
 
+mod board;
 mod features;
+mod graphs;
+mod monitor;
 mod transitions;
 mod world;
