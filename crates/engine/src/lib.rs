@@ -1,1 +1,27 @@
-//! Turns of the wheel: one named service per duty over the store.
+//! Turns of the wheel.
+//!
+//! One thread owns the store and turns the [wheel](wheel): everything that arrived while the last
+//! commit ran goes into the next one. Each duty is a small module with a `tick` that looks at the
+//! store and answers with requests, never with changes of its own: [`dispatch`] gives waiting
+//! workers their tasks and asks running work to yield, [`timers`] looks at what is due, [`rescue`]
+//! takes tasks from the dead, [`retain`] forgets what was kept long enough, [`relay`] tells the
+//! outside what was committed.
+//!
+//! [`Engine`] is the handle, and the in-process [`Api`](protocol::Api). Deliberately absent: rules
+//! (they are in `domain`), SQL (in `store`), HTTP.
+
+mod api;
+mod ask;
+mod clock;
+mod dispatch;
+mod open;
+mod postbox;
+mod relay;
+mod rescue;
+mod retain;
+mod timers;
+pub mod wheel;
+
+pub use clock::{Clock, SystemIds};
+pub use open::{Engine, Place};
+pub use rescue::Hearts;

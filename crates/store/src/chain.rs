@@ -52,10 +52,7 @@ pub fn decode(frame: &StoredFrame) -> Result<Vec<Recorded>, Error> {
 /// [`Code::StoreCorrupt`] when the frame does not follow.
 pub fn verify(before: &Hash, expected_first: u64, frame: &StoredFrame) -> Result<Hash, Error> {
     if frame.first != expected_first {
-        return Err(corrupt(
-            expected_first,
-            &format!("is missing; {} follows", frame.first),
-        ));
+        return Err(missing(expected_first, frame.first));
     }
     let after = lines(&frame.body).fold(*before, |hash, line| link(&hash, line));
     if after == frame.hash {
@@ -66,6 +63,11 @@ pub fn verify(before: &Hash, expected_first: u64, frame: &StoredFrame) -> Result
             "or one after it was changed: the hash chain breaks",
         ))
     }
+}
+
+/// A hole before `found`.
+pub(crate) fn missing(position: u64, found: u64) -> Error {
+    corrupt(position, &format!("is missing; {found} follows"))
 }
 
 fn corrupt(position: u64, what: &str) -> Error {

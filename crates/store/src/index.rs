@@ -277,6 +277,25 @@ impl Index {
             .map(|(w, _)| w)
     }
 
+    /// The first tasks in line of a queue, whoever may take them, at most `limit`.
+    pub fn in_line(&self, queue: &Name, limit: usize) -> Vec<TaskId> {
+        let classes = self
+            .waiting
+            .iter()
+            .filter(|(class, _)| class.queue == *queue);
+        let lanes = classes.flat_map(|(_, waiting)| waiting.lanes.values());
+        let mut turns: Vec<Turn> = lanes
+            .flat_map(|turns| turns.iter().take(limit))
+            .copied()
+            .collect();
+        turns.sort_unstable();
+        turns
+            .into_iter()
+            .take(limit)
+            .map(|(_, _, task)| task)
+            .collect()
+    }
+
     /// The most urgent waiting task of each class, for whoever looks for work to preempt.
     pub fn first_of_each_class(&self) -> impl Iterator<Item = (TaskId, i64)> + '_ {
         let heads = self

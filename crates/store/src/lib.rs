@@ -134,12 +134,17 @@ pub trait Reader: Send {
     /// # Errors
     /// The store's own, or [`StoreCorrupt`](domain::error::Code::StoreCorrupt).
     fn events(&mut self, after: u64, limit: usize) -> Result<Vec<Recorded>, Error> {
-        let mut events = Vec::new();
+        let mut events: Vec<Recorded> = Vec::new();
         for frame in self.frames(after, limit)? {
             for event in chain::decode(&frame)? {
-                if event.position > after && events.len() < limit {
-                    events.push(event);
+                if event.position <= after || events.len() >= limit {
+                    continue;
                 }
+                let next = after + 1 + events.len() as u64;
+                if event.position != next {
+                    return Err(chain::missing(next, event.position));
+                }
+                events.push(event);
             }
         }
         Ok(events)

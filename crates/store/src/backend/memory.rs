@@ -68,6 +68,7 @@ impl Backend for Memory {
 
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Error> {
         let mut content = self.content();
+        let (mut head, mut hash, mut appended) = (content.head, content.hash, None);
         if let Some(frame) = &commit.frame {
             if frame.first != content.head + 1 || frame.count == 0 {
                 return Err(internal(format!(
@@ -84,16 +85,17 @@ impl Backend for Memory {
             if chain::decode(&stored)?.len() as u64 != frame.count {
                 return Err(internal(format!("frame {} miscounts", frame.first)));
             }
-            content.head = frame.first + frame.count - 1;
-            content.hash = after;
-            content.frames.push(stored);
+            head = frame.first + frame.count - 1;
+            hash = after;
+            appended = Some(stored);
         }
-        if commit.version != content.head || commit.applied > content.head {
+        if commit.version != head || commit.applied > head {
             return Err(internal(format!("rows of version {}", commit.version)));
         }
         if commit.applied < content.applied {
             return Err(internal("rows went back in time".into()));
         }
+        let mut rows = Vec::with_capacity(commit.rows.len());
         // A backend promises no order among rows: write them in another one than they came in.
         for (key, row) in commit.rows.iter().rev() {
             let bytes = match row {
@@ -110,14 +112,18 @@ impl Backend for Memory {
                     Some(bytes)
                 }
             };
-            let known = content.rows.insert(key.clone(), (bytes, commit.version));
-            if known.is_some_and(|(_, version)| version > commit.version) {
-                return Err(internal(format!(
-                    "{key:?} was written with a stale version"
-                )));
+            if let Some((_, known)) = content.rows.get(key)
+                && *known > commit.version
+            {
+                let text = format!("{key:?} was written with a stale version");
+                return Err(internal(text));
             }
+            rows.push((key.clone(), (bytes, commit.version)));
         }
-        content.applied = commit.applied;
+        // From here on nothing fails: all of it or nothing.
+        content.frames.extend(appended);
+        content.rows.extend(rows);
+        (content.head, content.hash, content.applied) = (head, hash, commit.applied);
         Ok(())
     }
 
@@ -150,9 +156,12 @@ impl Reader for Memory {
         let content = self.content();
         let from = content
             .frames
-            .partition_point(|frame| frame.first <= after)
+            .partition_point(|frame| frame.first <= after.saturating_add(1))
             .saturating_sub(1);
         let mut found = Vec::new();
+        if after >= content.head {
+            return Ok(found);
+        }
         for frame in &content.frames[from..] {
             if frame.first > after.saturating_add(events as u64) {
                 break;

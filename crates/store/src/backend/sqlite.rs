@@ -195,8 +195,9 @@ fn write_row(
                 status = Some(task.status().as_str());
                 kind = Some(task.spec.kind.as_str());
                 worker = holder(task);
-                if !task.status().is_terminal() {
-                    hot = Some(encode_hot(task.place().as_ref(), task.due()));
+                let (place, due) = (task.place(), task.due());
+                if place.is_some() || due.is_some() {
+                    hot = Some(encode_hot(place.as_ref(), due));
                 }
             }
             connection
@@ -466,7 +467,7 @@ impl Reader for SqliteReader {
         // The frame that holds event `after + 1` is the last that begins at or before it.
         let sql = "SELECT first, hash, body FROM events
                    WHERE first >= coalesce((SELECT max(first) FROM events WHERE first <= ?1 + 1), 0)
-                     AND first <= ?1 + ?2 ORDER BY first";
+                     AND first <= ?1 + ?2 AND first + count > ?1 + 1 ORDER BY first";
         let read = || -> rusqlite::Result<Vec<StoredFrame>> {
             let mut statement = self.connection.prepare_cached(sql)?;
             let limit = i64::try_from(events).unwrap_or(i64::MAX / 2);
@@ -524,7 +525,7 @@ impl SqliteReader {
                     last.map_or([0xff; 16], |id| id.to_bytes()),
                     kind,
                     worker,
-                    limit
+                    bound(*limit)
                 ],
                 task,
             ),
@@ -535,25 +536,32 @@ impl SqliteReader {
             } => self.by_id(
                 "SELECT id, body FROM runs WHERE body IS NOT NULL AND id < ?1
                  AND (?2 IS NULL OR status = ?2) ORDER BY id DESC LIMIT ?3",
-                params![before.map_or([0xff; 16], |id| id.to_bytes()), status, limit],
+                params![
+                    before.map_or([0xff; 16], |id| id.to_bytes()),
+                    status,
+                    bound(*limit)
+                ],
                 |id| Ok(Key::Run(RunId::from_bytes(id))),
             ),
             Query::Entries { run, limit } => self.by_id(
                 "SELECT id, body FROM entries WHERE run IS ?1 AND body IS NOT NULL
                  ORDER BY id LIMIT ?2",
-                params![run.map(|run| run.to_bytes()), limit],
+                params![run.map(|run| run.to_bytes()), bound(*limit)],
                 |id| Ok(Key::Entry(EntryId::from_bytes(id))),
             ),
             Query::Messages { after, limit } => self.by_id(
                 "SELECT id, body FROM messages WHERE body IS NOT NULL AND id > ?1
                  ORDER BY id LIMIT ?2",
-                params![after.map_or(vec![], |id| id.to_bytes().to_vec()), limit],
+                params![
+                    after.map_or(vec![], |id| id.to_bytes().to_vec()),
+                    bound(*limit)
+                ],
                 |id| Ok(Key::Message(MessageId::from_bytes(id))),
             ),
-            Query::Workers => self.others("worker", "", usize::MAX),
-            Query::Pools => self.others("pool", "", usize::MAX),
-            Query::Queues => self.others("queue", "", usize::MAX),
-            Query::Tally => self.others("tally", "", usize::MAX),
+            Query::Workers => self.others("worker", None, usize::MAX),
+            Query::Pools => self.others("pool", None, usize::MAX),
+            Query::Queues => self.others("queue", None, usize::MAX),
+            Query::Tally => self.others("tally", None, usize::MAX),
             Query::All { after, limit } => self.all(after.as_ref(), *limit),
         }
     }
@@ -572,14 +580,13 @@ impl SqliteReader {
     fn others(
         &self,
         kind: &'static str,
-        after: &str,
+        after: Option<&str>,
         limit: usize,
     ) -> rusqlite::Result<Vec<Found>> {
         let sql = "SELECT id, body FROM others WHERE kind = ?1 AND body IS NOT NULL
-                   AND (id > ?2 OR ?2 = '') ORDER BY id LIMIT ?3";
+                   AND (?2 IS NULL OR id > ?2) ORDER BY id LIMIT ?3";
         let mut statement = self.connection.prepare_cached(sql)?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = statement.query_map(params![kind, after, limit], |row| {
+        let rows = statement.query_map(params![kind, after, bound(limit)], |row| {
             Ok((other_key(kind, &row.get::<_, String>(0)?), row.get(1)?))
         })?;
         rows.collect()
@@ -611,27 +618,24 @@ impl SqliteReader {
                     "SELECT id, body FROM {table} WHERE body IS NOT NULL AND id > ?1
                      ORDER BY id LIMIT ?2"
                 );
-                self.by_id(&sql, params![bytes, left], |id| Ok(key(id)))
+                self.by_id(&sql, params![bytes, bound(left)], |id| Ok(key(id)))
             };
             found.extend(match *kind {
                 "task" => table("tasks", |id| Key::Task(TaskId::from_bytes(id)))?,
                 "run" => table("runs", |id| Key::Run(RunId::from_bytes(id)))?,
                 "entry" => table("entries", |id| Key::Entry(EntryId::from_bytes(id)))?,
                 "message" => table("messages", |id| Key::Message(MessageId::from_bytes(id)))?,
-                // There is one; it has no next.
-                "tally" if after.is_some() => Vec::new(),
-                "board" if matches!(after, Some((Key::Board(None), _))) => {
-                    let all = self.others(kind, "", left)?;
-                    all.into_iter()
-                        .filter(|(key, _)| *key != Ok(Key::Board(None)))
-                        .collect()
-                }
-                kind => self.others(kind, after.map_or("", |(_, id)| id), left)?,
+                kind => self.others(kind, after.map(|(_, id)| id.as_str()), left)?,
             });
         }
         found.truncate(limit);
         Ok(found)
     }
+}
+
+/// SQLite counts in signed numbers.
+fn bound(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 fn id_bytes(key: &Key) -> [u8; 16] {
@@ -652,15 +656,23 @@ fn parse(key: &Key, body: &str) -> Result<Row, Error> {
 /// What SQLite says, in the words of the product.
 fn describe(path: &Path, fault: &rusqlite::Error) -> Error {
     let path = path.display();
-    let rusqlite::Error::SqliteFailure(inner, _) = fault else {
-        return Error::new(Code::Internal, format!("{path}: {fault}"));
+    let damaged = || {
+        let text = format!("{path} is damaged, or not a store: {fault}");
+        Error::new(Code::StoreCorrupt, text)
+    };
+    let inner = match fault {
+        rusqlite::Error::SqliteFailure(inner, _) => inner,
+        // A value that no version of this program writes.
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::QueryReturnedNoRows
+        | rusqlite::Error::Utf8Error(..) => return damaged(),
+        _ => return Error::new(Code::Internal, format!("{path}: {fault}")),
     };
     match inner.code {
         ErrorCode::DiskFull => Error::new(Code::StoreFull, format!("{path}: the disk is full")),
-        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Error::new(
-            Code::StoreCorrupt,
-            format!("{path} is damaged, or not a store: {fault}"),
-        ),
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => damaged(),
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Error::new(
             Code::StoreLocked,
             format!("another process is using {path}"),

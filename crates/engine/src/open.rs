@@ -1,0 +1,282 @@
+//! Opening an engine, and its handle.
+
+use crate::ask::{Ask, INBOX_MAX, TURN_MAX};
+use crate::clock::{Clock, SystemIds};
+use crate::postbox::Postbox;
+use crate::relay::Relay;
+use crate::rescue::Hearts;
+use crate::wheel::Wheel;
+use domain::error::{Code, Error};
+use domain::id::Ids;
+use domain::message::Message;
+use domain::state::Row;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use store::backend::{memory::Memory, sqlite::Sqlite};
+use store::{Backend, Query, Reader, Store};
+use tokio::sync::oneshot;
+
+/// Bytes of stack for the wheel's thread: expressions are compiled there, and their parser recurses.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
+/// Reading connections kept open for the next reader.
+const READERS_KEPT: usize = 4;
+
+/// Where a store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In this process, gone with it.
+    Memory,
+    /// In a folder.
+    Folder(PathBuf),
+}
+
+impl std::str::FromStr for Place {
+    type Err = Error;
+    /// `memory:`, `sqlite://FOLDER` or a folder's path.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text == "memory:" {
+            return Ok(Self::Memory);
+        }
+        let path = text.strip_prefix("sqlite://").unwrap_or(text);
+        if path.is_empty() || path.contains("://") {
+            let text = format!("“{text}” is not a store");
+            return Err(Error::new(Code::StorePath, text).hint(
+                "Use a folder's path, sqlite://FOLDER, or memory: for one that is not kept.",
+            ));
+        }
+        Ok(Self::Folder(PathBuf::from(path)))
+    }
+}
+
+/// What all handles share.
+pub(crate) struct Shared {
+    inbox: SyncSender<Ask>,
+    thread: Mutex<Option<JoinHandle<Result<(), Error>>>>,
+    pub(crate) hearts: Hearts,
+    pub(crate) relay: Relay,
+    pub(crate) clock: Clock,
+    readers: Mutex<Vec<Box<dyn Reader>>>,
+    reader_factory: Mutex<Box<dyn FnMut() -> Result<Box<dyn Reader>, Error> + Send>>,
+}
+
+/// A running engine: the handle, and the in-process [`Api`](protocol::Api). Cloning shares it. When
+/// the last handle goes, the engine writes what is behind and stops.
+///
+/// ```
+/// use domain::{command::Submission, json::Json, name::Name, task::TaskSpec};
+/// use engine::{Engine, Place};
+/// use protocol::{Api, ApiRead};
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let engine = Engine::open(&Place::Memory)?;
+/// let spec = TaskSpec::new(Name::literal("text.stats"), Json::default());
+/// let task = engine.task_submit(vec![Submission::new(spec)]).await?.remove(0)?;
+/// assert_eq!(engine.task_get(task).await?.status.as_str(), "pending");
+/// # Ok::<(), domain::error::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens the store at `place`, recovers, takes the tasks from workers that died with the last
+    /// process, and starts the wheel.
+    ///
+    /// # Errors
+    /// The store's own, each saying what to do.
+    pub fn open(place: &Place) -> Result<Self, Error> {
+        let backend: Box<dyn Backend> = match place {
+            Place::Memory => Box::new(Memory::default()),
+            Place::Folder(folder) => Box::new(Sqlite::open(folder)?),
+        };
+        Self::start(backend, Box::new(SystemIds), Clock::system())
+    }
+
+    /// As [`open`](Self::open), over any backend, ids and clock.
+    ///
+    /// # Errors
+    /// The backend's own.
+    pub fn start(
+        backend: Box<dyn Backend>,
+        ids: Box<dyn Ids + Send>,
+        clock: Clock,
+    ) -> Result<Self, Error> {
+        let mut store = Store::open(backend, ids)?;
+        let hearts = Hearts::default();
+        let postbox = Postbox::default();
+        for message in open_messages(&mut store)? {
+            postbox.deliver(&message);
+        }
+        let relay = Relay::new(store.head(), postbox);
+        let mut wheel = Wheel::new(store, hearts.clone(), relay.clone())?;
+        wheel.bury_the_dead(clock.now())?;
+        // One reader is opened here to make more from: the wheel's thread owns the store.
+        let mut first = Some(wheel.store().reader()?);
+        let (inbox, asks) = sync_channel(INBOX_MAX);
+        let (make_reader, readers) =
+            sync_channel::<oneshot::Sender<Result<Box<dyn Reader>, Error>>>(1);
+        let wheel_clock = clock.clone();
+        let thread = std::thread::Builder::new()
+            .name("wheel".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || turn_until_stopped(wheel, &asks, &readers, &wheel_clock))
+            .map_err(|fault| Error::new(Code::StoreIo, format!("no thread: {fault}")))?;
+        let own = inbox.clone();
+        let reader_factory = Box::new(move || {
+            if let Some(reader) = first.take() {
+                return Ok(reader);
+            }
+            let (reply, answer) = oneshot::channel();
+            let stopped = || Error::new(Code::Stopped, "the engine has stopped");
+            make_reader.send(reply).map_err(|_| stopped())?;
+            // Wakes the wheel, which looks at readers between turns.
+            let (flushed, _) = oneshot::channel();
+            let _ = own.try_send(Ask::Flush { reply: flushed });
+            answer.blocking_recv().map_err(|_| stopped())?
+        });
+        Ok(Self {
+            shared: Arc::new(Shared {
+                inbox,
+                thread: Mutex::new(Some(thread)),
+                hearts,
+                relay,
+                clock,
+                readers: Mutex::default(),
+                reader_factory: Mutex::new(reader_factory),
+            }),
+        })
+    }
+
+    /// Puts an ask into the inbox.
+    pub(crate) fn ask(&self, ask: Ask) {
+        match self.shared.inbox.try_send(ask) {
+            Ok(()) => {}
+            Err(TrySendError::Full(ask)) => {
+                let text = format!("{INBOX_MAX} requests are waiting already");
+                ask.refuse(Error::new(Code::Overloaded, text));
+            }
+            Err(TrySendError::Disconnected(ask)) => {
+                ask.refuse(Error::new(Code::Stopped, "the engine has stopped"));
+            }
+        }
+    }
+
+    /// Reads on a thread that may block, with a connection of its own.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut dyn Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let shared = Arc::clone(&self.shared);
+        let work = tokio::task::spawn_blocking(move || {
+            let kept = lock(&shared.readers).pop();
+            let mut reader = match kept {
+                Some(reader) => reader,
+                None => (lock(&shared.reader_factory))()?,
+            };
+            let answer = read(&mut *reader);
+            let mut readers = lock(&shared.readers);
+            if readers.len() < READERS_KEPT {
+                readers.push(reader);
+            }
+            answer
+        });
+        work.await
+            .map_err(|fault| Error::new(Code::Internal, format!("a read: {fault}")))?
+    }
+
+    /// Writes what is behind and stops, whoever still has a handle. Idempotent.
+    ///
+    /// # Errors
+    /// When what is behind could not be written; it is still in the log.
+    pub fn stop(&self) -> Result<(), Error> {
+        let Some(thread) = lock(&self.shared.thread).take() else {
+            return Ok(());
+        };
+        let _ = self.shared.inbox.send(Ask::Stop);
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(Error::new(Code::Internal, "the wheel broke")))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            let _ = self.inbox.send(Ask::Stop);
+            // The lock on the store must be free when the last handle is gone.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn open_messages(store: &mut Store) -> Result<Vec<Arc<Message>>, Error> {
+    let mut reader = store.reader()?;
+    let mut open = Vec::new();
+    let mut after = None;
+    loop {
+        let page = reader.rows(&Query::Messages {
+            after,
+            limit: 1_000,
+        })?;
+        for (_, row) in &page {
+            if let Row::Message(message) = row {
+                after = Some(message.id);
+                if message.is_open() {
+                    open.push(Arc::clone(message));
+                }
+            }
+        }
+        if page.is_empty() {
+            return Ok(open);
+        }
+    }
+}
+
+type ReaderRequests = Receiver<oneshot::Sender<Result<Box<dyn Reader>, Error>>>;
+
+fn turn_until_stopped(
+    mut wheel: Wheel,
+    asks: &Receiver<Ask>,
+    readers: &ReaderRequests,
+    clock: &Clock,
+) -> Result<(), Error> {
+    let mut inbox = Vec::new();
+    loop {
+        let sleep = Duration::from_millis(wheel.sleep_ms(clock.now()).max(1));
+        let mut stop = false;
+        match asks.recv_timeout(sleep) {
+            Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => stop = true,
+            Ok(ask) => inbox.push(ask),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        while inbox.len() < TURN_MAX && !stop {
+            match asks.try_recv() {
+                Ok(Ask::Stop) => stop = true,
+                Ok(ask) => inbox.push(ask),
+                Err(_) => break,
+            }
+        }
+        wheel.turn(&mut inbox, clock.now());
+        while let Ok(reply) = readers.try_recv() {
+            let _ = reply.send(wheel.store().reader());
+        }
+        if stop {
+            return wheel.close();
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Who is subscribed, and which messages wait for whom. In memory: a subscription lasts as long as
+//! the process that made it, the messages themselves are in the store and come back from there.
+
+use domain::id::MessageId;
+use domain::message::{Delivery, Message, To};
+use domain::name::Name;
+use protocol::v1::Delivered;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+#[derive(Debug, Default)]
+struct Inbox {
+    kinds: HashSet<Name>,
+    subscribed: bool,
+    waiting: VecDeque<MessageId>,
+    wake: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    inboxes: BTreeMap<Name, Inbox>,
+    messages: HashMap<MessageId, Arc<Message>>,
+}
+
+/// Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Postbox(Arc<Mutex<Content>>);
+
+impl Postbox {
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn subscribe(&self, agent: Name, kinds: Vec<Name>) {
+        let mut content = self.content();
+        let inbox = content.inboxes.entry(agent).or_default();
+        inbox.subscribed = true;
+        inbox.kinds.extend(kinds);
+    }
+
+    pub(crate) fn unsubscribe(&self, agent: &Name) {
+        if let Some(inbox) = self.content().inboxes.get_mut(agent) {
+            inbox.subscribed = false;
+            inbox.kinds.clear();
+            inbox.wake.notify_waiters();
+        }
+    }
+
+    /// Whom an address means now. A sender does not get its own broadcast.
+    pub(crate) fn resolve(&self, from: &Name, to: &To, kind: &Name) -> Vec<Name> {
+        let content = self.content();
+        let subscribed = content.inboxes.iter().filter(|(_, inbox)| inbox.subscribed);
+        let mut names: Vec<Name> = subscribed
+            .filter(|(name, inbox)| match to {
+                // A direct message reaches whoever listens to its type, too.
+                To::Agent(agent) => *name == agent || inbox.kinds.contains(kind),
+                To::Type => inbox.kinds.contains(kind),
+                To::Everybody => *name != from,
+                To::Prefix(prefix) => *name != from && name.starts_with(prefix.as_str()),
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        if let To::Agent(agent) = to
+            && !names.contains(agent)
+        {
+            // Nobody is there under that name: listeners to its type do not make up for it.
+            names.clear();
+        }
+        names
+    }
+
+    pub(crate) fn deliver(&self, message: &Arc<Message>) {
+        let mut content = self.content();
+        for (recipient, part) in &message.recipients {
+            if matches!(part, Delivery::Pending { .. }) {
+                let inbox = content.inboxes.entry(recipient.clone()).or_default();
+                inbox.waiting.push_back(message.id);
+                inbox.wake.notify_waiters();
+            }
+        }
+        if message.is_open() {
+            content.messages.insert(message.id, Arc::clone(message));
+        }
+    }
+
+    pub(crate) fn offer_again(&self, message: MessageId, recipient: &Name) {
+        let mut content = self.content();
+        if content.messages.contains_key(&message)
+            && let Some(inbox) = content.inboxes.get_mut(recipient)
+        {
+            inbox.waiting.push_back(message);
+            inbox.wake.notify_waiters();
+        }
+    }
+
+    pub(crate) fn drop_message(&self, message: MessageId) {
+        let mut content = self.content();
+        content.messages.remove(&message);
+        for inbox in content.inboxes.values_mut() {
+            inbox.waiting.retain(|waiting| *waiting != message);
+        }
+    }
+
+    /// Takes what waits for an agent, at most `max`, or says what wakes it.
+    pub(crate) fn take(&self, agent: &Name, max: usize) -> Result<Vec<Delivered>, Arc<Notify>> {
+        let mut content = self.content();
+        let Content { inboxes, messages } = &mut *content;
+        let inbox = inboxes.entry(agent.clone()).or_default();
+        let mut taken = Vec::new();
+        while taken.len() < max
+            && let Some(id) = inbox.waiting.pop_front()
+        {
+            if let Some(message) = messages.get(&id) {
+                taken.push(Delivered {
+                    id,
+                    message: Arc::clone(message),
+                });
+            }
+        }
+        if taken.is_empty() {
+            Err(Arc::clone(&inbox.wake))
+        } else {
+            Ok(taken)
+        }
+    }
+
+    /// Takes the message that answers `asked`, or says what wakes the asker.
+    pub(crate) fn take_answer(
+        &self,
+        agent: &Name,
+        asked: MessageId,
+    ) -> Result<Delivered, Arc<Notify>> {
+        let mut content = self.content();
+        let Content { inboxes, messages } = &mut *content;
+        let inbox = inboxes.entry(agent.clone()).or_default();
+        let answers = |id: &MessageId| {
+            messages
+                .get(id)
+                .is_some_and(|message| message.correlation == Some(asked))
+        };
+        let found = inbox.waiting.iter().position(answers);
+        match found.and_then(|at| inbox.waiting.remove(at)) {
+            Some(id) if messages.contains_key(&id) => Ok(Delivered {
+                id,
+                message: Arc::clone(&messages[&id]),
+            }),
+            _ => Err(Arc::clone(&inbox.wake)),
+        }
+    }
+}

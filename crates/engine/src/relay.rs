@@ -1,0 +1,140 @@
+//! Tells the outside what was committed: workers whose task was taken or is to yield, callers that
+//! wait for a task's end, followers of the log, and the postbox. Hints only: whoever misses one
+//! finds the truth in the store.
+
+use crate::ask::Committed;
+use crate::postbox::Postbox;
+use crate::rescue::Hearts;
+use domain::event::Event;
+use domain::id::TaskId;
+use domain::task::AttemptEnd;
+use protocol::v1::Signal;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{oneshot, watch};
+
+type Waiting = HashMap<TaskId, Vec<oneshot::Sender<()>>>;
+
+/// Cloning shares it.
+#[derive(Debug, Clone)]
+pub(crate) struct Relay {
+    head: watch::Sender<u64>,
+    waiting: Arc<Mutex<Waiting>>,
+    postbox: Postbox,
+}
+
+impl Relay {
+    pub(crate) fn new(head: u64, postbox: Postbox) -> Self {
+        Self {
+            head: watch::Sender::new(head),
+            waiting: Arc::default(),
+            postbox,
+        }
+    }
+
+    /// Follows the last position.
+    pub(crate) fn follow(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    /// Resolves when the task has ended, or the engine has.
+    pub(crate) fn wait_for(&self, task: TaskId) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = waiting.entry(task).or_default();
+        all.retain(|sender| !sender.is_closed());
+        all.push(sender);
+        receiver
+    }
+
+    /// Drops waiters nobody listens to.
+    pub(crate) fn stop_waiting(&self, task: TaskId) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(all) = waiting.get_mut(&task) {
+            all.retain(|sender| !sender.is_closed());
+            if all.is_empty() {
+                waiting.remove(&task);
+            }
+        }
+    }
+
+    pub(crate) fn publish(&self, events: Committed, hearts: &Hearts) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        for recorded in &events {
+            let ended = match &recorded.event {
+                Event::TaskCompleted { lease, .. } => Some(lease.task),
+                Event::TaskFailed { task, .. } => Some(*task),
+                Event::TaskCancelled {
+                    task,
+                    lease,
+                    reason,
+                    ..
+                } => {
+                    if let Some(lease) = lease {
+                        let (task, attempt, reason) = (*task, lease.attempt, reason.clone());
+                        hearts.signal(
+                            &lease.worker,
+                            Signal::Stop {
+                                task,
+                                attempt,
+                                reason,
+                            },
+                        );
+                    }
+                    Some(*task)
+                }
+                // The worker's own report needs no signal; what happened to it from outside does.
+                Event::AttemptEnded {
+                    lease,
+                    end,
+                    failure,
+                    ..
+                } if *end != AttemptEnd::Failed && failure.code != "attempt.released" => {
+                    let (task, attempt) = (lease.task, lease.attempt);
+                    let reason = failure.message.clone();
+                    hearts.signal(
+                        &lease.worker,
+                        Signal::Stop {
+                            task,
+                            attempt,
+                            reason,
+                        },
+                    );
+                    None
+                }
+                Event::TaskYieldAsked { lease, .. } => {
+                    let (task, attempt) = (lease.task, lease.attempt);
+                    hearts.signal(&lease.worker, Signal::Yield { task, attempt });
+                    None
+                }
+                Event::MessageSent { message } => {
+                    self.postbox.deliver(message);
+                    None
+                }
+                Event::MessageOfferedAgain {
+                    message, recipient, ..
+                } => {
+                    self.postbox.offer_again(*message, recipient);
+                    None
+                }
+                Event::MessageForgotten { message } | Event::MessageExpired { message } => {
+                    self.postbox.drop_message(*message);
+                    None
+                }
+                _ => None,
+            };
+            if let Some(senders) = ended.and_then(|task| waiting.remove(&task)) {
+                for sender in senders {
+                    let _ = sender.send(());
+                }
+            }
+        }
+        if let Some(last) = events.last() {
+            self.head.send_replace(last.position);
+        }
+    }
+
+    pub(crate) fn postbox(&self) -> &Postbox {
+        &self.postbox
+    }
+}

@@ -1,0 +1,217 @@
+//! The contract as two traits: reading, and reading with writing. A monitor is handed an
+//! [`ApiRead`], so that it cannot write by type.
+
+use crate::v1::{
+    Assignment, Delivered, Page, PoolStatistics, QueueView, RunView, Signal, Statistics, TaskView,
+    WorkerView,
+};
+use async_trait::async_trait;
+use domain::blackboard::{Entry, EntryFilter, NewEntry};
+use domain::command::{Report, RunStart, Submission};
+use domain::error::Error;
+use domain::event::Recorded;
+use domain::id::{EntryId, MessageId, RunId, TaskId};
+use domain::json::Json;
+use domain::message::{Message, NewMessage};
+use domain::name::Name;
+use domain::pool::Pool;
+use domain::run::RunStatus;
+use domain::task::{Address, TaskStatus};
+use domain::worker::WorkerSpec;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The answer to anything.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Which tasks to list, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TaskQuery {
+    /// Only of this run.
+    pub run: Option<RunId>,
+    /// Only in this state.
+    pub status: Option<TaskStatus>,
+    /// Only of this type.
+    pub kind: Option<Name>,
+    /// Only with, or last with, this worker.
+    pub worker: Option<Name>,
+    /// After this one: [`Page::next`] of the page before.
+    pub after: Option<TaskId>,
+    /// At most so many; 0 means 100.
+    pub limit: usize,
+}
+
+/// Which runs to list, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunQuery {
+    /// Only in this state.
+    pub status: Option<RunStatus>,
+    /// Before this one: [`Page::next`] of the page before.
+    pub after: Option<RunId>,
+    /// At most so many; 0 means 100.
+    pub limit: usize,
+}
+
+/// A worker asks for tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// At most so many.
+    pub max: u32,
+    /// It starts them at once, so that no extra report is needed.
+    #[serde(default)]
+    pub starts: bool,
+    /// Milliseconds to wait for the first.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// Everything a worker says at once: what became of its tasks, and what it wants next. One request,
+/// one transaction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Work {
+    /// Who speaks.
+    pub worker: Name,
+    /// What became of which attempt.
+    #[serde(default)]
+    pub reports: Vec<(TaskId, u32, Report)>,
+    /// What it wants.
+    #[serde(default)]
+    pub claim: Option<Claim>,
+}
+
+/// The answer to [`Work`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Worked {
+    /// For each report, whether it was accepted.
+    pub reports: Vec<std::result::Result<(), Error>>,
+    /// The tasks it holds now in addition.
+    pub tasks: Vec<Assignment>,
+}
+
+/// Reading. Every method's errors are the domain's: an unknown id is an error with a code, never an
+/// empty answer.
+#[async_trait]
+pub trait ApiRead: Send + Sync {
+    /// One task.
+    async fn task_get(&self, task: TaskId) -> Result<TaskView>;
+    /// Tasks.
+    async fn task_list(&self, query: TaskQuery) -> Result<Page<TaskView>>;
+    /// The task, as soon as it has ended; [`WaitTimedOut`](domain::error::Code::WaitTimedOut) when
+    /// it has not within `wait`.
+    async fn task_wait(&self, task: TaskId, wait: Duration) -> Result<TaskView>;
+    /// The tasks that would be claimed next from a queue, in order, were there a worker for all.
+    async fn queue_peek(&self, queue: Name, limit: usize) -> Result<Vec<TaskView>>;
+    /// The queues.
+    async fn queue_list(&self) -> Result<Vec<QueueView>>;
+    /// One run.
+    async fn run_get(&self, run: RunId) -> Result<RunView>;
+    /// Runs.
+    async fn run_list(&self, query: RunQuery) -> Result<Page<RunView>>;
+    /// One worker; one that was never heard of is an error.
+    async fn worker_get(&self, worker: Name) -> Result<WorkerView>;
+    /// All workers.
+    async fn worker_list(&self) -> Result<Vec<WorkerView>>;
+    /// All pools.
+    async fn pool_list(&self) -> Result<Vec<Pool>>;
+    /// A pool's statistics.
+    async fn pool_statistics(&self, pool: Name) -> Result<PoolStatistics>;
+    /// The statistics, a consistent snapshot.
+    async fn statistics(&self) -> Result<Statistics>;
+    /// A board's entries, with what its run's tasks show of themselves.
+    async fn entry_list(&self, filter: EntryFilter) -> Result<Vec<Entry>>;
+    /// One message, with how each recipient's part stands.
+    async fn message_get(&self, message: MessageId) -> Result<Message>;
+    /// Messages, oldest first.
+    async fn message_list(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<Message>>;
+    /// Events after a position, at most `limit`, without a gap.
+    async fn event_list(&self, after: u64, limit: usize) -> Result<Vec<Recorded>>;
+    /// The last event's position, as soon as it is greater than `after` or `wait` is over.
+    async fn event_wait(&self, after: u64, wait: Duration) -> Result<u64>;
+}
+
+/// Reading and writing.
+#[async_trait]
+pub trait Api: ApiRead {
+    /// Accepts tasks, each for itself, in one transaction: one answer per task, in order.
+    async fn task_submit(&self, tasks: Vec<Submission>) -> Result<Vec<Result<TaskId>>>;
+    /// Cancels a pending or running task; its worker is told.
+    async fn task_cancel(&self, task: TaskId, reason: String) -> Result<()>;
+    /// Puts a failed or cancelled task back into its queue.
+    async fn task_redrive(&self, task: TaskId) -> Result<()>;
+    /// Gives a task to another worker, whatever it is doing now.
+    async fn task_reassign(&self, task: TaskId, to: Address) -> Result<()>;
+    /// Starts a run.
+    async fn run_start(&self, run: RunStart) -> Result<RunId>;
+    /// Gives a supervisor's reduction of a gate that awaits it.
+    async fn run_settle(&self, run: RunId, step: Name, output: Json) -> Result<()>;
+    /// Stops a run and its open tasks.
+    async fn run_cancel(&self, run: RunId, reason: String) -> Result<()>;
+    /// Lets a failed or cancelled run go on with what failed.
+    async fn run_retry(&self, run: RunId) -> Result<()>;
+    /// Registers a worker, or changes what it says about itself.
+    async fn worker_register(&self, worker: WorkerSpec) -> Result<()>;
+    /// Proof of life; answers with what the worker must know, at once or within `wait`.
+    async fn worker_heartbeat(&self, worker: Name, wait: Duration) -> Result<Vec<Signal>>;
+    /// A worker says good-bye, or is known to be dead: what it holds goes back at once.
+    async fn worker_leave(&self, worker: Name, reason: String) -> Result<()>;
+    /// A worker finishes what it has and gets nothing new.
+    async fn worker_drain(&self, worker: Name) -> Result<()>;
+    /// A worker cannot work for now.
+    async fn worker_error(&self, worker: Name, reason: String) -> Result<()>;
+    /// Reports and claims, in one transaction.
+    async fn work(&self, work: Work) -> Result<Worked>;
+    /// Pauses or resumes a queue.
+    async fn queue_pause(&self, queue: Name, paused: bool) -> Result<()>;
+    /// Defines a pool, or changes its strategy.
+    async fn pool_define(&self, pool: Pool) -> Result<()>;
+    /// Adds a registered worker to a pool.
+    async fn pool_join(&self, pool: Name, worker: Name) -> Result<()>;
+    /// Removes a worker from a pool and drains it.
+    async fn pool_leave(&self, pool: Name, worker: Name) -> Result<()>;
+    /// Finds the least loaded fitting member and keeps room there for `holder`, atomically.
+    async fn pool_reserve(
+        &self,
+        pool: Name,
+        capability: Option<Name>,
+        holder: Name,
+        keep: Duration,
+    ) -> Result<Name>;
+    /// Gives the room back.
+    async fn pool_unreserve(&self, worker: Name, holder: Name) -> Result<()>;
+    /// Writes on a blackboard.
+    async fn entry_write(&self, entry: NewEntry) -> Result<EntryId>;
+    /// Compare-and-set: takes an entry, or gives it back.
+    async fn entry_claim(
+        &self,
+        entry: EntryId,
+        expected: Option<Name>,
+        by: Option<Name>,
+    ) -> Result<()>;
+    /// Subscribes an agent: to messages for itself and to everybody, and to these types.
+    async fn message_subscribe(&self, agent: Name, kinds: Vec<Name>) -> Result<()>;
+    /// Ends it; what is still open for the agent stays until it expires.
+    async fn message_unsubscribe(&self, agent: Name) -> Result<()>;
+    /// Sends a message. No recipient is an error, and the message a dead letter.
+    async fn message_send(&self, message: NewMessage) -> Result<MessageId>;
+    /// Messages an agent has not settled, at once or within `wait`, at most `max`.
+    async fn message_receive(
+        &self,
+        agent: Name,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Delivered>>;
+    /// Says that a message is dealt with, or why it failed.
+    async fn message_settle(
+        &self,
+        message: MessageId,
+        agent: Name,
+        failure: Option<String>,
+    ) -> Result<()>;
+    /// Sends a message and waits for the one that answers it (whose correlation is its id); a late
+    /// answer stays in the asker's inbox.
+    async fn message_request(&self, message: NewMessage, wait: Duration) -> Result<Delivered>;
+}
