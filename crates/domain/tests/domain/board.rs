@@ -309,3 +309,14 @@ fn a_page_is_bounded_whatever_the_reader_asks_for() {
         assert_eq!(read(&world, run, filter).len(), 1_000);
     }
 }
+
+#[test]
+fn an_importance_reads_back_from_the_log_to_the_last_bit() {
+    let mut world = World::new();
+    // A reader that rounds once too often makes the last digits 80 of it.
+    let entry = NewEntry {
+        importance: 0.9574411797597279,
+        ..NewEntry::new(n("a"), json!(1).into())
+    };
+    world.ask(Command::EntryWrite(entry)).unwrap();
+}
