@@ -4,6 +4,7 @@
 mod board;
 mod features;
 mod graphs;
+mod invariants;
 mod monitor;
 mod transitions;
 mod world;
