@@ -144,6 +144,10 @@ impl Store {
             hash,
             applied,
         } = backend.head()?;
+        if applied > position {
+            let text = format!("rows reflect event {applied}, but event {position} is the last");
+            return Err(Error::new(Code::StoreCorrupt, text));
+        }
         let mut index = Index::default();
         let mut slots = Vec::new();
         backend.hot(&mut |(key, place, due)| match key {

@@ -416,7 +416,8 @@ impl Backend for Sqlite {
         let mut statement = self
             .connection
             .prepare(
-                "SELECT kind, id, due, body FROM others WHERE due IS NOT NULL OR kind = 'slot'",
+                "SELECT kind, id, due FROM others
+                 WHERE body IS NOT NULL AND (due IS NOT NULL OR kind = 'slot')",
             )
             .map_err(fail)?;
         let mut rows = statement.query([]).map_err(fail)?;

@@ -22,7 +22,7 @@ use domain::task::{Address, Failure, Priority, SlotUse, TaskSpec};
 use domain::time::Time;
 use domain::worker::WorkerSpec;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 const WORKERS: [&str; 3] = ["worker_1", "worker_2", "worker_3"];
 const QUEUES: [&str; 2] = ["default", "slow"];
@@ -406,6 +406,27 @@ impl Script {
         entry.importance = self.below(11) as f64 / 10.0;
         entry.ttl_ms = (self.below(3) == 0).then_some(500);
         entry
+    }
+}
+
+/// Ids that go on where they were when a store is opened again, as a clock would.
+#[derive(Debug, Clone)]
+pub struct SharedIds(Arc<Mutex<CountedIds>>);
+
+impl SharedIds {
+    /// Starts at `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(CountedIds::new(seed))))
+    }
+}
+
+impl Ids for SharedIds {
+    fn next(&mut self) -> u128 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).next()
+    }
+    fn chance(&mut self, bound: u64) -> u64 {
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.chance(bound)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::world::{all_frames, all_rows, fast_folder, over};
 use store::backend::memory::Memory;
 use store::backend::sqlite::Sqlite;
-use store::conformance::script::Script;
+use store::conformance::script::{Script, SharedIds};
 use store::replay::replay;
 use store::{Backend, Store};
 
@@ -32,6 +32,26 @@ fn history(seed: u64, backend: Box<dyn Backend>, windows: Option<(usize, usize)>
     for _ in 0..BATCHES {
         let applied = script.step(&mut store).unwrap();
         answers.push(format!("{applied:?}"));
+    }
+    see(&mut store, &script, answers)
+}
+
+/// The same, by a store that dies after every batch with its rows half written.
+fn history_with_crashes(seed: u64) -> History {
+    let ids = SharedIds::new(seed);
+    let memory = Memory::default();
+    let open = || Store::open(Box::new(memory.clone()), Box::new(ids.clone())).unwrap();
+    let mut store = open();
+    let mut script = Script::new(seed);
+    let mut answers = Vec::new();
+    for _ in 0..BATCHES / 2 {
+        store = open();
+        store.set_windows(4, 3);
+        // Twice, so that some rows are behind by more than one batch.
+        for _ in 0..2 {
+            let applied = script.step(&mut store).unwrap();
+            answers.push(format!("{applied:?}"));
+        }
     }
     see(&mut store, &script, answers)
 }
@@ -84,6 +104,7 @@ fn same(seeds: std::ops::Range<u64>) {
         for other in [
             history(seed, Box::new(Memory::default()), Some((4, 3))),
             history(seed, sqlite, windows),
+            history_with_crashes(seed),
         ] {
             // One by one, so that a failure shows what differs and not everything.
             assert_eq!(plain.answers, other.answers);

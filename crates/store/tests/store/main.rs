@@ -1,4 +1,5 @@
 //! The store's tests: one binary, a module for each way a store can disappoint.
 
+mod conformance;
 mod differential;
 mod world;
