@@ -131,6 +131,9 @@ fn work_that_a_gate_no_longer_needs_is_taken_back_from_its_worker() {
     assert_eq!(world.result(run), Some(json!(["won"])));
 }
 
+/// A reduction, what the task of a value gives, and what the run gives.
+type Case = (Value, fn(i32) -> Value, Value);
+
 // S1-94: voting among workers. Every join goes with every reduction.
 #[test]
 fn each_reduction_works_under_each_join() {
@@ -157,7 +160,7 @@ fn each_reduction_works_under_each_join() {
             .iter()
             .map(|value| json!({"value": value, "votes": 1}))
             .collect();
-        let cases: [(Value, fn(i32) -> Value, Value); 6] = [
+        let cases: [Case; 6] = [
             (json!("collect"), |value| json!(value), json!(kept)),
             (json!("concat"), |value| json!([value]), json!(kept)),
             (
