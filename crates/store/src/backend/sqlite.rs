@@ -12,6 +12,7 @@ use domain::id::{EntryId, MessageId, RunId, TaskId};
 use domain::name::Name;
 use domain::state::{Key, Row};
 use domain::time::Time;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -107,6 +108,8 @@ impl Sqlite {
     /// Checks whose file it is and which form it has, before anything is changed.
     fn prepare(&mut self) -> rusqlite::Result<Result<(), Error>> {
         let connection = &mut self.connection;
+        // Closing a store that was refused must not move what its owner left in the log.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let form: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let owner: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         let tables: i64 =
@@ -123,6 +126,7 @@ impl Sqlite {
             );
             return Ok(Err(Error::new(Code::StoreNewer, text)));
         }
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         // 8 KiB pages hold a dozen task rows; a small commit still writes only one or two of them.
         connection.pragma_update(None, "page_size", 8192)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -357,7 +361,7 @@ impl Backend for Sqlite {
                 match load(key).map_err(|fault| describe(&self.path, &fault))? {
                     None => (None, 0),
                     Some((None, version)) => (None, version),
-                    Some((Some(body), version)) => (Some(parse(key, &body)?), version),
+                    Some((Some(body), version)) => (Some(parse(&self.path, key, &body)?), version),
                 },
             );
         }
@@ -389,12 +393,8 @@ impl Backend for Sqlite {
             let id: [u8; 16] = row.get(0).map_err(fail)?;
             let id = TaskId::from_bytes(id);
             let bytes = row.get_ref(1).map_err(fail)?.as_blob().unwrap_or_default();
-            let (place, due) = decode_hot(bytes, &mut names).ok_or_else(|| {
-                Error::new(
-                    Code::StoreCorrupt,
-                    format!("what is kept of {id} cannot be read"),
-                )
-            })?;
+            let (place, due) = decode_hot(bytes, &mut names)
+                .ok_or_else(|| damaged(&path, &format!("what is kept of {id} cannot be read")))?;
             each((Key::Task(id), place, due));
         }
         for (table, key) in [
@@ -492,7 +492,7 @@ impl Reader for SqliteReader {
             .into_iter()
             .map(|(key, body)| {
                 let key = key?;
-                let row = parse(&key, &body)?;
+                let row = parse(&self.path, &key, &body)?;
                 Ok((key, row))
             })
             .collect()
@@ -649,18 +649,21 @@ fn id_bytes(key: &Key) -> [u8; 16] {
     }
 }
 
-fn parse(key: &Key, body: &str) -> Result<Row, Error> {
+fn parse(path: &Path, key: &Key, body: &str) -> Result<Row, Error> {
     Row::from_json(key, body.as_bytes())
-        .map_err(|fault| Error::new(Code::StoreCorrupt, format!("the row of {key:?}: {fault}")))
+        .map_err(|fault| damaged(path, &format!("the row of {key:?}: {fault}")))
+}
+
+fn damaged(path: &Path, what: &str) -> Error {
+    let path = path.display();
+    let text = format!("{path} is damaged, or not a store: {what}");
+    Error::new(Code::StoreCorrupt, text)
 }
 
 /// What SQLite says, in the words of the product.
 fn describe(path: &Path, fault: &rusqlite::Error) -> Error {
+    let damaged = || damaged(path, &fault.to_string());
     let path = path.display();
-    let damaged = || {
-        let text = format!("{path} is damaged, or not a store: {fault}");
-        Error::new(Code::StoreCorrupt, text)
-    };
     let inner = match fault {
         rusqlite::Error::SqliteFailure(inner, _) => inner,
         // A value that no version of this program writes.

@@ -3,4 +3,5 @@
 mod conformance;
 mod differential;
 mod faults;
+mod opening;
 mod world;
