@@ -1,7 +1,9 @@
 //! The store's tests: one binary, a module for each way a store can disappoint.
 
+mod chain;
 mod conformance;
 mod differential;
 mod faults;
+mod fixtures;
 mod opening;
 mod world;
