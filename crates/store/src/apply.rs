@@ -137,7 +137,7 @@ impl Store {
     /// Opens a backend: folds the events its rows have not seen, and fills the index.
     ///
     /// # Errors
-    /// The backend's own, or [`Code::StoreCorrupt`].
+    /// The backend's own, except that a full disk does not keep a store from being read; or [`Code::StoreCorrupt`].
     pub fn open(mut backend: Box<dyn Backend>, ids: Box<dyn Ids + Send>) -> Result<Self, Error> {
         let Head {
             position,
@@ -172,9 +172,11 @@ impl Store {
             batch: Batch::default(),
         };
         store.recover(applied)?;
-        store.flush()?;
-        store.backend.tidy()?;
-        Ok(store)
+        match store.flush().and_then(|()| store.backend.tidy()) {
+            // Reading goes on with a full disk; the rows stay behind, as they would in `apply`.
+            Err(error) if error.code == Code::StoreFull => Ok(store),
+            done => done.map(|()| store),
+        }
     }
 
     /// Makes the write-behind window and the cache small, so that tests meet their edges.
