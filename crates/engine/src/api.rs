@@ -104,12 +104,18 @@ impl Engine {
         answer.await.map_err(stopped)?
     }
 
-    /// Rows as they are now: what is behind is written first.
-    async fn rows(&self, query: Query) -> Result<Vec<Row>> {
-        let (reply, flushed) = oneshot::channel();
+    /// Rows as they are now: what is behind is written first, or laid over what is read.
+    async fn keyed_rows(&self, query: Query) -> Result<Vec<(Key, Row)>> {
+        let (reply, settled) = oneshot::channel();
         self.ask(Ask::Flush { reply });
-        flushed.await.map_err(stopped)??;
-        let rows = self.read(move |reader| reader.rows(&query)).await?;
+        let behind = settled.await.map_err(stopped)??;
+        let wider = query.wider(behind.len());
+        let rows = self.read(move |reader| reader.rows(&wider)).await?;
+        Ok(store::overlay(&query, rows, behind))
+    }
+
+    async fn rows(&self, query: Query) -> Result<Vec<Row>> {
+        let rows = self.keyed_rows(query).await?;
         Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
@@ -127,7 +133,7 @@ impl Engine {
             .collect())
     }
 
-    /// A run's tasks in the order of steps and items, at most `limit` after `after`.
+    /// A run's tasks, oldest first, at most `limit` after `after`.
     async fn tasks_of_run(
         &self,
         query: &TaskQuery,
@@ -136,11 +142,14 @@ impl Engine {
     ) -> Result<Vec<Arc<Task>>> {
         let run = self.run(run).await?;
         let mut tasks = Vec::new();
-        for step in &run.steps {
-            let Some(first) = step.first.filter(|_| step.total > 0) else {
-                continue;
-            };
-            let last = first.offset(u64::from(step.total - 1));
+        let begun = run.steps.iter().filter(|step| step.total > 0);
+        let mut ranges: Vec<_> = begun
+            .filter_map(|step| Some((step.first?, step.total)))
+            .collect();
+        // Steps begin in another order than they are written in.
+        ranges.sort_unstable();
+        for (first, total) in ranges {
+            let last = first.offset(u64::from(total - 1));
             let from = TaskId::new(first.0.saturating_sub(1));
             let after = query.after.map_or(from, |after| after.max(from));
             if after >= last || tasks.len() >= limit {
@@ -239,10 +248,7 @@ impl ApiRead for Engine {
     }
 
     async fn queue_list(&self) -> Result<Vec<QueueView>> {
-        let (reply, flushed) = oneshot::channel();
-        self.ask(Ask::Flush { reply });
-        flushed.await.map_err(stopped)??;
-        let rows = self.read(|reader| reader.rows(&Query::Queues)).await?;
+        let rows = self.keyed_rows(Query::Queues).await?;
         let view = |(key, row)| match (key, row) {
             (Key::Queue(queue), Row::Queue(row)) => {
                 let (pending, leased, paused) = (row.pending, row.leased, row.paused);
@@ -399,11 +405,10 @@ impl ApiRead for Engine {
         let mut head = self.shared.relay.follow();
         let until = Instant::now() + wait.min(WAIT_MAX);
         let later = timeout_at(until, head.wait_for(|head| *head > after)).await;
-        Ok(match later {
-            Ok(Ok(head)) => *head,
-            Ok(Err(_)) => return Err(stopped(())),
-            Err(_) => after,
-        })
+        match later.map(|woken| woken.map(|head| *head)) {
+            Ok(head) => head.map_err(stopped),
+            Err(_) => Ok(*head.borrow()),
+        }
     }
 }
 

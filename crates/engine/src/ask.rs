@@ -4,6 +4,7 @@
 use domain::error::Error;
 use domain::event::Recorded;
 use domain::name::Name;
+use domain::state::{Key, Row};
 use domain::task::{Task, Waits};
 use domain::worker::Worker;
 use std::sync::Arc;
@@ -11,46 +12,65 @@ use store::{Answer, Claimed, Request};
 use tokio::sync::oneshot;
 
 /// Asks that may wait for a turn.
-pub(crate) const INBOX_MAX: usize = 8_192;
+pub const INBOX_MAX: usize = 8_192;
 /// Asks taken into one turn, and so into one transaction.
-pub(crate) const TURN_MAX: usize = 1_000;
+pub const TURN_MAX: usize = 1_000;
 
 /// Where an answer goes.
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// What became of a worker's reports, and the tasks it got.
-pub(crate) type Worked = (Vec<Answer>, Vec<Claimed>);
+pub type Worked = (Vec<Answer>, Vec<Claimed>);
 
-/// A caller's ask.
+/// A caller's ask. Each but the last carries the place its answer goes to.
 #[derive(Debug)]
-pub(crate) enum Ask {
+pub enum Ask {
     /// Apply commands, or get rows.
     Apply {
+        /// What.
         request: Request,
+        /// One answer per thing asked.
         reply: Reply<Vec<Answer>>,
     },
-    /// Apply a worker's reports, then give it tasks, waiting for the first until `until_ms`.
+    /// Apply a worker's reports, then give it tasks.
     Work {
+        /// The reports.
         request: Request,
+        /// Who.
         worker: Name,
+        /// Tasks it wants, at most.
         max: u32,
+        /// It starts them at once.
         starts: bool,
+        /// Milliseconds it waits for the first.
         wait_ms: u64,
+        /// One answer per report, and the tasks.
         reply: Reply<Worked>,
     },
     /// Write what is behind, so that a reader sees everything that was acknowledged before.
-    Flush { reply: Reply<()> },
+    Flush {
+        /// Rows that cannot be written now, to be laid over what the reader finds.
+        reply: Reply<Vec<(Key, Option<Row>)>>,
+    },
     /// Why these tasks wait.
     Explain {
+        /// Which.
         tasks: Vec<Arc<Task>>,
+        /// One reason per task that waits.
         reply: Reply<Vec<Option<Waits>>>,
     },
     /// All workers.
-    Workers { reply: Reply<Vec<Arc<Worker>>> },
+    Workers {
+        /// In the order of their names.
+        reply: Reply<Vec<Arc<Worker>>>,
+    },
     /// The first tasks in line of a queue.
     Peek {
+        /// Which.
         queue: Name,
+        /// At most so many.
         limit: usize,
+        /// In line.
         reply: Reply<Vec<Arc<Task>>>,
     },
     /// Finish: write what is behind and stop.

@@ -58,7 +58,7 @@ pub(crate) fn preempt(store: &mut Store, workers: &BTreeSet<Name>, now: Time) ->
     if heads.is_empty() {
         return Vec::new();
     }
-    heads.sort_unstable_by_key(|(_, rank)| *rank);
+    heads.sort_unstable_by_key(|(task, rank)| (*rank, *task));
     let mut requests = Vec::new();
     for (urgent, _) in heads.into_iter().take(16) {
         let Ok(Some(Row::Task(waiting))) = store.get(&Key::Task(urgent)) else {

@@ -11,12 +11,12 @@
 //! (they are in `domain`), SQL (in `store`), HTTP.
 
 mod api;
-mod ask;
+pub mod ask;
 mod clock;
 mod dispatch;
 mod open;
-mod postbox;
-mod relay;
+pub mod postbox;
+pub mod relay;
 mod rescue;
 mod retain;
 mod timers;

@@ -2,21 +2,18 @@
 
 use crate::ask::{Ask, INBOX_MAX, TURN_MAX};
 use crate::clock::{Clock, SystemIds};
-use crate::postbox::Postbox;
 use crate::relay::Relay;
 use crate::rescue::Hearts;
 use crate::wheel::Wheel;
 use domain::error::{Code, Error};
 use domain::id::Ids;
-use domain::message::Message;
-use domain::state::Row;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use store::backend::{memory::Memory, sqlite::Sqlite};
-use store::{Backend, Query, Reader, Store};
+use store::{Backend, Reader, Store};
 use tokio::sync::oneshot;
 
 /// Bytes of stack for the wheel's thread: expressions are compiled there, and their parser recurses.
@@ -102,6 +99,16 @@ impl Engine {
         Self::start(backend, Box::new(SystemIds), Clock::system())
     }
 
+    /// Opens the store in `folder` beside whoever works with it, to look: every change is refused,
+    /// and what it shows is as of now.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn open_to_read(folder: &std::path::Path) -> Result<Self, Error> {
+        let backend = Box::new(Sqlite::open_to_read(folder)?);
+        Self::start(backend, Box::new(SystemIds), Clock::system())
+    }
+
     /// As [`open`](Self::open), over any backend, ids and clock.
     ///
     /// # Errors
@@ -111,15 +118,8 @@ impl Engine {
         ids: Box<dyn Ids + Send>,
         clock: Clock,
     ) -> Result<Self, Error> {
-        let mut store = Store::open(backend, ids)?;
-        let hearts = Hearts::default();
-        let postbox = Postbox::default();
-        for message in open_messages(&mut store)? {
-            postbox.deliver(&message);
-        }
-        let relay = Relay::new(store.head(), postbox);
-        let mut wheel = Wheel::new(store, hearts.clone(), relay.clone())?;
-        wheel.bury_the_dead(clock.now())?;
+        let mut wheel = Wheel::over(Store::open(backend, ids)?, clock.now())?;
+        let (hearts, relay) = (wheel.hearts().clone(), wheel.relay().clone());
         // One reader is opened here to make more from: the wheel's thread owns the store.
         let mut first = Some(wheel.store().reader()?);
         let (inbox, asks) = sync_channel(INBOX_MAX);
@@ -222,29 +222,6 @@ impl Drop for Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn open_messages(store: &mut Store) -> Result<Vec<Arc<Message>>, Error> {
-    let mut reader = store.reader()?;
-    let mut open = Vec::new();
-    let mut after = None;
-    loop {
-        let page = reader.rows(&Query::Messages {
-            after,
-            limit: 1_000,
-        })?;
-        for (_, row) in &page {
-            if let Row::Message(message) = row {
-                after = Some(message.id);
-                if message.is_open() {
-                    open.push(Arc::clone(message));
-                }
-            }
-        }
-        if page.is_empty() {
-            return Ok(open);
-        }
-    }
 }
 
 type ReaderRequests = Receiver<oneshot::Sender<Result<Box<dyn Reader>, Error>>>;

@@ -23,23 +23,25 @@ struct Content {
     messages: HashMap<MessageId, Arc<Message>>,
 }
 
-/// Cloning shares it.
+/// Who listens and what waits for them. Cloning shares it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Postbox(Arc<Mutex<Content>>);
+pub struct Postbox(Arc<Mutex<Content>>);
 
 impl Postbox {
     fn content(&self) -> MutexGuard<'_, Content> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn subscribe(&self, agent: Name, kinds: Vec<Name>) {
+    /// An agent listens: to what is for itself or for everybody, and to these types.
+    pub fn subscribe(&self, agent: Name, kinds: Vec<Name>) {
         let mut content = self.content();
         let inbox = content.inboxes.entry(agent).or_default();
         inbox.subscribed = true;
         inbox.kinds.extend(kinds);
     }
 
-    pub(crate) fn unsubscribe(&self, agent: &Name) {
+    /// It listens no more; what waits for it stays.
+    pub fn unsubscribe(&self, agent: &Name) {
         if let Some(inbox) = self.content().inboxes.get_mut(agent) {
             inbox.subscribed = false;
             inbox.kinds.clear();
@@ -48,7 +50,7 @@ impl Postbox {
     }
 
     /// Whom an address means now. A sender does not get its own broadcast.
-    pub(crate) fn resolve(&self, from: &Name, to: &To, kind: &Name) -> Vec<Name> {
+    pub fn resolve(&self, from: &Name, to: &To, kind: &Name) -> Vec<Name> {
         let content = self.content();
         let subscribed = content.inboxes.iter().filter(|(_, inbox)| inbox.subscribed);
         let mut names: Vec<Name> = subscribed
@@ -102,8 +104,11 @@ impl Postbox {
         }
     }
 
-    /// Takes what waits for an agent, at most `max`, or says what wakes it.
-    pub(crate) fn take(&self, agent: &Name, max: usize) -> Result<Vec<Delivered>, Arc<Notify>> {
+    /// Takes what waits for an agent, at most `max`.
+    ///
+    /// # Errors
+    /// Nothing waits; what wakes the agent when something does.
+    pub fn take(&self, agent: &Name, max: usize) -> Result<Vec<Delivered>, Arc<Notify>> {
         let mut content = self.content();
         let Content { inboxes, messages } = &mut *content;
         let inbox = inboxes.entry(agent.clone()).or_default();

@@ -15,9 +15,9 @@ use tokio::sync::{oneshot, watch};
 
 type Waiting = HashMap<TaskId, Vec<oneshot::Sender<()>>>;
 
-/// Cloning shares it.
+/// Whom to tell. Cloning shares it.
 #[derive(Debug, Clone)]
-pub(crate) struct Relay {
+pub struct Relay {
     head: watch::Sender<u64>,
     waiting: Arc<Mutex<Waiting>>,
     postbox: Postbox,
@@ -134,7 +134,8 @@ impl Relay {
         }
     }
 
-    pub(crate) fn postbox(&self) -> &Postbox {
+    /// Who listens for messages.
+    pub fn postbox(&self) -> &Postbox {
         &self.postbox
     }
 }

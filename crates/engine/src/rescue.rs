@@ -8,7 +8,7 @@ use domain::task::Address;
 use domain::time::Time;
 use domain::worker::{Home, Presence, Worker, WorkerSpec};
 use protocol::v1::Signal;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::{Op, Request, Store};
 use tokio::sync::Notify;
@@ -29,15 +29,16 @@ struct Heart {
 
 /// Who was heard when, and what each has to be told. Cloning shares it.
 #[derive(Debug, Clone, Default)]
-pub struct Hearts(Arc<Mutex<HashMap<Name, Heart>>>);
+pub struct Hearts(Arc<Mutex<BTreeMap<Name, Heart>>>);
 
 impl Hearts {
-    fn hearts(&self) -> MutexGuard<'_, HashMap<Name, Heart>> {
+    fn hearts(&self) -> MutexGuard<'_, BTreeMap<Name, Heart>> {
         // Every change below is complete before anything that could panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn register(&self, spec: &WorkerSpec, now: Time) {
+    /// A worker registered: a sign of life, and how its death would be noticed.
+    pub fn register(&self, spec: &WorkerSpec, now: Time) {
         let mut hearts = self.hearts();
         let heart = hearts.entry(spec.id.clone()).or_insert_with(|| Heart {
             heard: now,
@@ -49,7 +50,8 @@ impl Hearts {
         (heart.heard, heart.lease_ms, heart.home) = (now, spec.lease_ms, spec.home);
     }
 
-    pub(crate) fn beat(&self, worker: &Name, now: Time) {
+    /// A sign of life.
+    pub fn beat(&self, worker: &Name, now: Time) {
         if let Some(heart) = self.hearts().get_mut(worker) {
             heart.heard = now;
         }
@@ -74,7 +76,7 @@ impl Hearts {
     }
 
     /// What a worker has to be told, and what wakes it when there is more. `None`: never heard of.
-    pub(crate) fn listen(&self, worker: &Name) -> Option<(Vec<Signal>, Arc<Notify>)> {
+    pub fn listen(&self, worker: &Name) -> Option<(Vec<Signal>, Arc<Notify>)> {
         let mut hearts = self.hearts();
         let heart = hearts.get_mut(worker)?;
         Some((heart.signals.drain(..).collect(), Arc::clone(&heart.wake)))
@@ -102,10 +104,18 @@ pub(crate) fn died_with_its_process(worker: &Worker) -> bool {
 pub(crate) fn tick(hearts: &Hearts, store: &mut Store, now: Time) -> Vec<Request> {
     let mut commands = Vec::new();
     for (worker, lease_ms) in hearts.silent(now) {
+        if let Ok(Some(Row::Worker(row))) = store.get(&Key::Worker(worker.clone()))
+            && matches!(row.presence, Presence::Gone { .. })
+        {
+            hearts.forget(&worker);
+            continue;
+        }
         let reason = format!("no heartbeat for {lease_ms} ms");
         commands.push(Command::WorkerLose { worker, reason });
     }
-    let addressees: Vec<Name> = store.index().addressees().cloned().collect();
+    let mut addressees: Vec<Name> = store.index().addressees().cloned().collect();
+    // The index hashes them; the log must not depend on that.
+    addressees.sort_unstable();
     for worker in addressees {
         let Ok(Some(Row::Worker(row))) = store.get(&Key::Worker(worker.clone())) else {
             continue;

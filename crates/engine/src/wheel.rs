@@ -3,6 +3,7 @@
 
 use crate::ask::{Ask, Reply, Worked};
 use crate::dispatch::{self, Parked};
+use crate::postbox::Postbox;
 use crate::relay::Relay;
 use crate::rescue::Hearts;
 use crate::{rescue, retain, timers};
@@ -10,11 +11,12 @@ use domain::command::Command;
 use domain::error::{Code, Error};
 use domain::event::Event;
 use domain::id::RunId;
+use domain::message::Message;
 use domain::name::Name;
 use domain::state::{Key, Row};
 use domain::task::Task;
 use domain::time::Time;
-use domain::worker::Worker;
+use domain::worker::{Presence, Worker};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::{Answer, Op, Query, Request, Store};
@@ -63,9 +65,30 @@ enum Waiter {
 }
 
 impl Wheel {
-    pub(crate) fn new(mut store: Store, hearts: Hearts, relay: Relay) -> Result<Self, Error> {
-        store.flush()?;
+    /// A wheel over a store that was just opened: messages that are open wait for their recipients
+    /// again, and what workers of the process before held goes back.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub fn over(mut store: Store, now: Time) -> Result<Self, Error> {
+        let postbox = Postbox::default();
+        for message in open_messages(&mut store)? {
+            postbox.deliver(&message);
+        }
+        let relay = Relay::new(store.head(), postbox);
+        let mut wheel = Self::new(store, Hearts::default(), relay)?;
+        if !wheel.store.is_read_only() {
+            wheel.bury_the_dead(now)?;
+        }
+        Ok(wheel)
+    }
+
+    fn new(mut store: Store, hearts: Hearts, relay: Relay) -> Result<Self, Error> {
+        let behind = store.settle()?;
         let rows = store.reader()?.rows(&Query::Workers)?;
+        let rows = store::overlay(&Query::Workers, rows, behind);
+        // Who only looks has no duties.
+        let duties_from = if store.is_read_only() { Time(u64::MAX) } else { Time(0) };
         let names = rows.into_iter().filter_map(|(key, _)| match key {
             Key::Worker(name) => Some(name),
             _ => None,
@@ -79,7 +102,7 @@ impl Wheel {
             full_boards: BTreeSet::new(),
             worked_at: Time(0),
             patrol_at: Time(0),
-            duties_from: Time(0),
+            duties_from,
             fatal: None,
         })
     }
@@ -87,6 +110,16 @@ impl Wheel {
     /// The store, for whoever owns the wheel.
     pub fn store(&mut self) -> &mut Store {
         &mut self.store
+    }
+
+    /// Who was heard when.
+    pub fn hearts(&self) -> &Hearts {
+        &self.hearts
+    }
+
+    /// Whom it tells.
+    pub fn relay(&self) -> &Relay {
+        &self.relay
     }
 
     /// Why it has stopped for good, when it has.
@@ -113,7 +146,7 @@ impl Wheel {
 
     /// One turn: asks, duties, waiting workers; one transaction (and a second for workers that
     /// began to wait in this very turn and could have what came after them).
-    pub(crate) fn turn(&mut self, asks: &mut Vec<Ask>, now: Time) {
+    pub fn turn(&mut self, asks: &mut Vec<Ask>, now: Time) {
         if let Some(error) = &self.fatal {
             asks.drain(..).for_each(|ask| ask.refuse(error.clone()));
             return;
@@ -225,8 +258,8 @@ impl Wheel {
     /// Nothing was written. Who only reads is served all the same; the rest is told. After anything
     /// but a full disk it is not known what is on disk, so the wheel stops for good.
     fn fail(&mut self, requests: Vec<Request>, waiters: Vec<Waiter>, error: Error, now: Time) {
-        self.duties_from = now.plus_ms(RETRY_MS);
-        if error.code != Code::StoreFull {
+        self.duties_from = self.duties_from.max(now.plus_ms(RETRY_MS));
+        if error.code != Code::StoreFull && !self.store.is_read_only() {
             self.fatal = Some(error.clone());
         }
         for (request, waiter) in requests.into_iter().zip(waiters) {
@@ -320,7 +353,7 @@ impl Wheel {
     fn read(&mut self, ask: Ask, now: Time) {
         match ask {
             Ask::Flush { reply } => {
-                let _ = reply.send(self.store.flush());
+                let _ = reply.send(self.store.settle());
             }
             Ask::Workers { reply } => {
                 let _ = reply.send(self.all_workers());
@@ -382,9 +415,12 @@ impl Wheel {
     }
 
     /// Takes the tasks from every worker that lived in the process that had the store before.
-    pub(crate) fn bury_the_dead(&mut self, now: Time) -> Result<(), Error> {
+    fn bury_the_dead(&mut self, now: Time) -> Result<(), Error> {
         let mut requests = Vec::new();
         for worker in self.all_workers()? {
+            if matches!(worker.presence, Presence::Gone { .. }) {
+                continue;
+            }
             self.hearts.register(&worker.spec, now);
             if rescue::died_with_its_process(&worker) {
                 let worker = worker.spec.id.clone();
@@ -402,7 +438,33 @@ impl Wheel {
     }
 
     /// Writes everything that is behind.
-    pub(crate) fn close(&mut self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// The store's own; what is behind is still in the log.
+    pub fn close(&mut self) -> Result<(), Error> {
         self.store.flush()
+    }
+}
+
+fn open_messages(store: &mut Store) -> Result<Vec<Arc<Message>>, Error> {
+    let mut reader = store.reader()?;
+    let mut open = Vec::new();
+    let mut after = None;
+    loop {
+        let page = reader.rows(&Query::Messages {
+            after,
+            limit: 1_000,
+        })?;
+        for (_, row) in &page {
+            if let Row::Message(message) = row {
+                after = Some(message.id);
+                if message.is_open() {
+                    open.push(Arc::clone(message));
+                }
+            }
+        }
+        if page.is_empty() {
+            return Ok(open);
+        }
     }
 }
