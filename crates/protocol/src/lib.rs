@@ -6,6 +6,7 @@
 //! plain types travel as they are.
 
 pub mod api;
+pub mod conformance;
 pub mod v1;
 
 pub use api::{Api, ApiRead};

@@ -1,0 +1,3 @@
+//! The engine through its `Api`: one binary, a module for each way to look at it.
+
+mod api;
