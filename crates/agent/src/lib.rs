@@ -15,6 +15,9 @@
 pub mod command;
 pub mod expr;
 pub mod input;
+pub mod monitor;
 pub mod plan;
 pub mod skill;
+pub mod supervisor;
 mod text;
+pub mod worker;

@@ -1,2 +1,126 @@
-//! The chargehand command line.
-fn main() {}
+//! The `chargehand` command: one file per command, one error type, one way to print.
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+mod bench;
+mod completion;
+mod crew;
+mod doctor;
+mod error;
+mod memory;
+mod output;
+mod progress;
+mod resume;
+mod run;
+mod runs;
+mod skills;
+mod status;
+mod tasks;
+mod workers;
+
+use error::CliError;
+use output::Output;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A durable supervisor for crews of workers.
+///
+/// Hand it a goal and real input: it plans, splits the work into tasks, delegates them to a crew,
+/// watches, retries, and makes one result. Everything that happens is in a durable log: kill it at
+/// any moment, and `chargehand resume` goes on without doing anything twice.
+#[derive(Debug, Parser)]
+#[command(
+    name = "chargehand",
+    version,
+    propagate_version = true,
+    after_help = "Examples:
+  chargehand run \"Analyze the sentiment of these customer reviews\" --input reviews/*.txt
+  chargehand run \"Resize the images\" --input list.csv --worker-command ./resize.sh --workers 8
+  chargehand resume
+  chargehand runs list --output json"
+)]
+struct Cli {
+    /// Where the store is: a folder, or `memory:` for one that is not kept.
+    #[arg(long, global = true, env = "CHARGEHAND_STORE", default_value = ".chargehand", value_name = "FOLDER")]
+    store: String,
+    /// How to print.
+    #[arg(long, short, global = true, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Plan a goal, delegate it to a crew, and print the result.
+    Run(run::Args),
+    /// Go on with every run that was interrupted, or with one.
+    Resume(resume::Args),
+    /// List, show, watch, cancel or retry runs.
+    #[command(subcommand)]
+    Runs(runs::Args),
+    /// List or show tasks; cancel, redrive or reassign one.
+    #[command(subcommand)]
+    Tasks(tasks::Args),
+    /// List workers.
+    #[command(subcommand)]
+    Workers(workers::Args),
+    /// Read and write the blackboard.
+    #[command(subcommand)]
+    Memory(memory::Args),
+    /// List the skills that work without a model.
+    Skills,
+    /// Counts, conflicts and work that does not move, computed from the log.
+    Status,
+    /// Check the store's health; rebuild its rows from its events and compare.
+    Doctor(doctor::Args),
+    /// Measure this machine's limits, and the product against them.
+    Bench(bench::Args),
+    /// Print the completion script for a shell.
+    Completion(completion::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = cli.output;
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            error.print(output);
+            error.exit_code()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
+    // These need no runtime and no store.
+    match &cli.command {
+        Command::Completion(args) => return completion::print(args),
+        Command::Skills => return skills::print(cli.output),
+        Command::Bench(args) => return bench::run(args, cli.output),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|fault| CliError::world("runtime.start", format!("no runtime: {fault}"), ""))?;
+    let (store, output) = (cli.store, cli.output);
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => run::run(args, &store, output).await,
+            Command::Resume(args) => resume::run(args, &store, output).await,
+            Command::Runs(args) => runs::run(args, &store, output).await,
+            Command::Tasks(args) => tasks::run(args, &store, output).await,
+            Command::Workers(args) => workers::run(args, &store, output).await,
+            Command::Memory(args) => memory::run(args, &store, output).await,
+            Command::Status => status::run(&store, output).await,
+            Command::Doctor(args) => doctor::run(args, &store, output).await,
+            Command::Skills | Command::Bench(_) | Command::Completion(_) => Ok(ExitCode::SUCCESS),
+        }
+    });
+    // A skill that computes without pause may still be at it: its result is of no use any more.
+    runtime.shutdown_background();
+    code
+}

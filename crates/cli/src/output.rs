@@ -1,0 +1,88 @@
+//! How things are printed: text for people, one JSON document for programs.
+
+use clap::ValueEnum;
+use domain::time::Time;
+use serde::Serialize;
+use std::io::Write;
+
+/// `--output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// One JSON document on standard output, and nothing else there.
+    Json,
+}
+
+/// Prints to standard output. A reader that went away (`| head`) is not an error.
+pub(crate) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n"));
+}
+
+/// Prints one JSON document.
+pub(crate) fn print_json(value: &impl Serialize) {
+    // Our own types write as JSON; a failure here would be a defect worth seeing.
+    print(&serde_json::to_string_pretty(value).unwrap_or_else(|fault| format!("\"{fault}\"")));
+}
+
+/// A table with a heading and no lines; columns are as wide as their widest cell.
+pub(crate) fn table(heading: &[&str], rows: Vec<Vec<String>>) -> String {
+    let heading = heading.iter().map(|title| title.to_uppercase()).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(heading).chain(rows).collect();
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|line| line.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |cells: &Vec<String>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    lines.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// An instant as people write it, in their zone.
+pub(crate) fn instant(time: Time) -> String {
+    let ms = i64::try_from(time.0).unwrap_or(i64::MAX);
+    match jiff::Timestamp::from_millisecond(ms) {
+        Ok(at) => at
+            .to_zoned(jiff::tz::TimeZone::system())
+            .strftime("%Y-%m-%d %H:%M:%S")
+            .to_string(),
+        Err(_) => time.to_string(),
+    }
+}
+
+/// Milliseconds as people say them.
+pub(crate) fn duration(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{:.1} s", ms as f64 / 1_000.0),
+        _ => format!("{} min {} s", ms / 60_000, ms / 1_000 % 60),
+    }
+}
+
+/// Text cut to so many characters.
+pub(crate) fn cut(text: &str, characters: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= characters {
+        return line;
+    }
+    line.chars().take(characters.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_texts_are_short() {
+        assert_eq!(duration(999), "999 ms");
+        assert_eq!(duration(1_500), "1.5 s");
+        assert_eq!(duration(125_000), "2 min 5 s");
+        assert_eq!(cut("a  b\nc", 9), "a b c");
+        assert_eq!(cut("abcdef", 4), "abc…");
+    }
+}

@@ -1,0 +1,193 @@
+//! Live progress: on a terminal a line per worker and a bar, otherwise plain lines. Always on
+//! standard error, so that standard output is the result alone.
+
+use crate::output::{Output, cut, duration};
+use domain::event::Event;
+use domain::id::{RunId, TaskId};
+use domain::name::Name;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use protocol::ApiRead;
+use std::collections::{BTreeMap, HashMap};
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long to sleep when nothing happens.
+const SLEEP: Duration = Duration::from_millis(500);
+
+/// Where a task's input comes from, for the line of its worker.
+type Labels = HashMap<TaskId, String>;
+
+/// Shows what happens in these runs until it is dropped.
+pub(crate) async fn follow(
+    api: Arc<dyn ApiRead>,
+    runs: Vec<RunId>,
+    after: u64,
+    total: u64,
+    output: Output,
+) {
+    let live = std::io::stderr().is_terminal();
+    if output == Output::Json && !live {
+        return;
+    }
+    let mut view = if live { View::live(total) } else { View::plain(total) };
+    let mut position = after;
+    loop {
+        let Ok(events) = api.event_list(position, 1_000).await else { return };
+        for recorded in &events {
+            position = recorded.position;
+            if recorded.event.run().is_none_or(|run| runs.contains(&run)) {
+                view.show(&recorded.event);
+            }
+        }
+        view.tick();
+        if events.is_empty() && api.event_wait(position, SLEEP).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What is shown, and on what.
+struct View {
+    since: Instant,
+    total: u64,
+    completed: u64,
+    failed: u64,
+    labels: Labels,
+    workers: BTreeMap<Name, Line>,
+    live: Option<Live>,
+}
+
+struct Live {
+    all: MultiProgress,
+    bar: ProgressBar,
+}
+
+#[derive(Default)]
+struct Line {
+    done: u64,
+    now: Option<TaskId>,
+    bar: Option<ProgressBar>,
+}
+
+impl View {
+    fn plain(total: u64) -> Self {
+        Self {
+            since: Instant::now(),
+            total,
+            completed: 0,
+            failed: 0,
+            labels: Labels::new(),
+            workers: BTreeMap::new(),
+            live: None,
+        }
+    }
+
+    fn live(total: u64) -> Self {
+        let all = MultiProgress::new();
+        let bar = all.add(ProgressBar::new(total));
+        let template = "  {bar:30} {pos}/{len} done · {msg} · {elapsed_precise}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("█▉ "));
+        }
+        bar.set_message("0 failed");
+        let mut view = Self::plain(total);
+        view.live = Some(Live { all, bar });
+        view
+    }
+
+    fn show(&mut self, event: &Event) {
+        match event {
+            Event::TaskSubmitted { task, spec, .. } => {
+                let source = &spec.input.value()["items"][0]["source"];
+                let label = source["file"].as_str().map(|file| match (&source["line"], &source["row"]) {
+                    (line, _) if line.is_u64() => format!("{file}:{line}"),
+                    (_, row) if row.is_u64() => format!("{file} row {row}"),
+                    _ => file.to_owned(),
+                });
+                self.labels.insert(*task, label.unwrap_or_else(|| task.to_string()));
+            }
+            Event::TaskAssigned { lease, .. } => self.line(&lease.worker, Some(lease.task), 0),
+            Event::TaskCompleted { lease, ran_ms, .. } => {
+                self.completed += 1;
+                let label = self.label(lease.task);
+                self.say(&format!("completed {label} by {} in {}", lease.worker, duration(*ran_ms)));
+                self.line(&lease.worker, None, 1);
+            }
+            Event::AttemptEnded { lease, failure, retry_at, .. } => {
+                let again = if retry_at.is_some() { ", will be tried again" } else { "" };
+                let label = self.label(lease.task);
+                let message = cut(&failure.message, 160);
+                self.note(&format!("{} {label} at {}: {message}{again}", failure.code, lease.worker));
+                self.line(&lease.worker, None, 0);
+            }
+            Event::TaskFailed { task, failure, .. } => {
+                self.failed += 1;
+                let (label, message) = (self.label(*task), cut(&failure.message, 160));
+                self.note(&format!("failed {label}: {message}"));
+            }
+            Event::TaskCancelled { lease: Some(lease), .. } => self.line(&lease.worker, None, 0),
+            Event::WorkerLost { worker, .. } => self.line(worker, None, 0),
+            Event::TaskRedriven { .. } => self.failed = self.failed.saturating_sub(1),
+            _ => {}
+        }
+    }
+
+    fn label(&self, task: TaskId) -> String {
+        self.labels.get(&task).cloned().unwrap_or_else(|| task.to_string())
+    }
+
+    /// A plain line, where there are no live ones.
+    fn say(&self, text: &str) {
+        if self.live.is_none() {
+            eprintln!("  {}/{} {text}", self.completed, self.total);
+        }
+    }
+
+    /// A line that is worth seeing either way.
+    fn note(&self, text: &str) {
+        match &self.live {
+            Some(live) => drop(live.all.println(format!("  {text}"))),
+            None => self.say(text),
+        }
+    }
+
+    fn line(&mut self, worker: &Name, now: Option<TaskId>, done: u64) {
+        let line = self.workers.entry(worker.clone()).or_default();
+        line.done += done;
+        line.now = now;
+        if let Some(live) = &self.live {
+            line.bar.get_or_insert_with(|| {
+                let bar = live.all.insert_before(&live.bar, ProgressBar::new_spinner());
+                if let Ok(style) = ProgressStyle::with_template("  {msg}") {
+                    bar.set_style(style);
+                }
+                bar
+            });
+        }
+    }
+
+    fn tick(&mut self) {
+        let Some(live) = &self.live else { return };
+        for (worker, line) in &self.workers {
+            let now = line.now.map_or_else(|| "idle".to_owned(), |task| self.label(task));
+            if let Some(bar) = &line.bar {
+                bar.set_message(format!("{worker:<12} {:>5} done  {}", line.done, cut(&now, 60)));
+            }
+        }
+        live.bar.set_position(self.completed);
+        live.bar.set_message(format!("{} failed", self.failed));
+        live.bar.tick();
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if let Some(live) = &self.live {
+            let _ = live.all.clear();
+        }
+        let ms = self.since.elapsed().as_millis() as u64;
+        let (completed, failed) = (self.completed, self.failed);
+        eprintln!("  {completed} completed · {failed} failed · {}", duration(ms));
+    }
+}

@@ -1,0 +1,285 @@
+//! `chargehand resume`: goes on with what was interrupted. And the part of every command that works
+//! on runs until they end.
+
+use crate::crew::{self, CrewPlan};
+use crate::error::CliError;
+use crate::output::{Output, cut, duration, print, print_json};
+use crate::progress;
+use crate::run::SUPERVISOR;
+use agent::input::Source;
+use agent::supervisor::{Aggregated, OneResult, Supervisor};
+use chargehand::Running;
+use domain::id::RunId;
+use domain::name::Name;
+use domain::run::RunStatus;
+use engine::Engine;
+use protocol::api::RunQuery;
+use protocol::v1::{RunView, Statistics};
+use protocol::{Api, ApiRead};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  chargehand resume
+  chargehand resume run_01k5z3v9wfe4rvq0t2m6n8p7xy --output json")]
+pub(crate) struct Args {
+    /// Only this run.
+    run: Option<String>,
+}
+
+pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
+    let engine = crew::open_existing(store)?;
+    let runs = match args.run {
+        Some(run) => vec![engine.run_get(run.parse()?).await?],
+        None => open_runs(&engine).await?,
+    };
+    go_on(&engine, runs, store, output).await
+}
+
+async fn open_runs(engine: &Engine) -> Result<Vec<RunView>, CliError> {
+    let mut runs: Vec<RunView> = Vec::new();
+    loop {
+        let after = runs.last().map(|run| run.run_id);
+        let query = RunQuery { status: Some(RunStatus::Running), after, limit: 1_000 };
+        let page = engine.run_list(query).await?;
+        runs.extend(page.items);
+        if page.next.is_none() {
+            return Ok(runs);
+        }
+    }
+}
+
+/// Brings up the crews of these runs and works until the runs have ended.
+pub(crate) async fn go_on(
+    engine: &Arc<Engine>,
+    runs: Vec<RunView>,
+    store: &str,
+    output: Output,
+) -> Result<ExitCode, CliError> {
+    if runs.is_empty() {
+        crew::stop(engine, Vec::new()).await?;
+        match output {
+            Output::Text => print("Nothing to resume: every run has ended."),
+            Output::Json => print_json(&json!({"items": []})),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut crews = Vec::new();
+    for run in runs.iter().filter(|run| run.ended_at.is_none()) {
+        crews.push((run.goal.clone(), CrewPlan::of(run)?));
+    }
+    let commands: std::collections::BTreeSet<_> =
+        crews.iter().filter_map(|(_, crew)| crew.worker_command.as_ref()).collect();
+    if commands.len() > 1 {
+        return Err(CliError::caller(
+            "resume.several_programs",
+            format!("{} runs with different worker programs are open", commands.len()),
+            "Resume them one at a time: `chargehand resume RUN`; see `chargehand runs list`.",
+        ));
+    }
+    let position = engine.event_wait(0, Duration::ZERO).await?;
+    let workers = crew::start(engine, &crews).await?;
+    let api: Arc<dyn Api> = engine.clone();
+    let supervisor = Supervisor::new(api, Name::literal(SUPERVISOR));
+    let left = runs.iter().map(|run| u64::from(run.tasks.pending + run.tasks.running)).sum();
+    if output == Output::Text {
+        for run in &runs {
+            let (done, total) = (run.tasks.completed, run.tasks.total);
+            eprintln!("run   {} — {done} of {total} tasks are done: {}", run.run_id, cut(&run.goal, 60));
+        }
+    }
+    let ids: Vec<RunId> = runs.iter().map(|run| run.run_id).collect();
+    let told = Told { position, total: left, store, output };
+    work(engine, workers, &supervisor, &ids, &told).await
+}
+
+/// What the user is told while work goes on, and how.
+pub(crate) struct Told<'a> {
+    /// The log's position before.
+    pub(crate) position: u64,
+    /// Tasks to do.
+    pub(crate) total: u64,
+    /// Where it is stored.
+    pub(crate) store: &'a str,
+    /// How to print.
+    pub(crate) output: Output,
+}
+
+/// Works until these runs have ended, or until the user interrupts; then prints.
+pub(crate) async fn work(
+    engine: &Arc<Engine>,
+    workers: Vec<Running>,
+    supervisor: &Supervisor,
+    runs: &[RunId],
+    told: &Told<'_>,
+) -> Result<ExitCode, CliError> {
+    let api: Arc<dyn ApiRead> = engine.clone();
+    let progress = progress::follow(api, runs.to_vec(), told.position, told.total, told.output);
+    let all_ended = async {
+        let mut views = Vec::new();
+        for run in runs {
+            views.push(supervisor.supervise(*run).await?);
+        }
+        Ok::<_, CliError>(views)
+    };
+    let ended = tokio::select! {
+        ended = all_ended => Some(ended),
+        () = shown(progress) => None,
+        () = interrupted() => None,
+    };
+    let Some(ended) = ended else {
+        crew::stop(engine, workers).await?;
+        eprintln!("Interrupted. What is done is kept: `chargehand resume` goes on from there.");
+        return Ok(ExitCode::from(130));
+    };
+    let mut reports = Vec::new();
+    for view in ended? {
+        let aggregated = supervisor.aggregate_results(view.run_id).await?;
+        let view = engine.run_get(view.run_id).await?;
+        reports.push((view, aggregated));
+    }
+    let statistics = engine.statistics().await?;
+    crew::stop(engine, workers).await?;
+    let failed = reports.iter().any(|(view, _)| view.status != RunStatus::Completed);
+    match told.output {
+        Output::Text => {
+            for (view, aggregated) in &reports {
+                print_text(view, aggregated, told.store);
+            }
+        }
+        Output::Json => match reports.as_slice() {
+            [(view, aggregated)] => print_json(&document(view, aggregated, &statistics)),
+            several => {
+                let items: Vec<Value> =
+                    several.iter().map(|(view, made)| document(view, made, &statistics)).collect();
+                print_json(&json!({"items": items}));
+            }
+        },
+    }
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// Progress ends only when nobody looks any more: work goes on without it.
+async fn shown(progress: impl Future<Output = ()>) {
+    progress.await;
+    std::future::pending::<()>().await;
+}
+
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// The run as one JSON document.
+fn document(view: &RunView, made: &Aggregated, statistics: &Statistics) -> Value {
+    let tasks: Vec<Value> = made
+        .task_results
+        .iter()
+        .map(|task| {
+            let mut value = json!({
+                "task_id": task.task_id, "status": task.status,
+                "worker": task.worker, "attempts": task.attempts,
+            });
+            if let Some(error) = &task.error {
+                value["error"] = json!(error);
+            }
+            value
+        })
+        .collect();
+    let mut document = json!({
+        "run_id": view.run_id,
+        "status": view.status,
+        "plan": {
+            "goal": view.goal, "crew": view.crew, "steps": plan_steps(view), "metadata": view.metadata,
+        },
+        "tasks": tasks,
+        "results": made.results,
+        "final_result": view.final_result,
+        "statistics": statistics,
+    });
+    if let Some(failure) = &view.failure {
+        document["partial"] = json!(view.partial);
+        document["failure"] = json!(failure);
+    }
+    document
+}
+
+fn plan_steps(view: &RunView) -> Value {
+    let steps = view.plan.steps.iter().zip(&view.steps);
+    json!(steps
+        .map(|(step, state)| json!({"step": step, "status": state.status, "tasks": state.tasks}))
+        .collect::<Vec<_>>())
+}
+
+/// Results that are listed; `tasks list` has the rest.
+const LISTED_MAX: usize = 50;
+
+fn print_text(view: &RunView, made: &Aggregated, store: &str) {
+    let mut text = String::new();
+    if made.results.len() > 1 {
+        for result in made.results.iter().take(LISTED_MAX) {
+            text += &format!("  {}\n", one_line(result));
+        }
+        if made.results.len() > LISTED_MAX {
+            text += &format!("  … and {} more\n", made.results.len() - LISTED_MAX);
+        }
+        text += "\n";
+    }
+    text += &made.final_result;
+    let took = view.ended_at.map_or(0, |at| at.since_ms(view.created_at));
+    text += &format!("\n\n{} {} in {}", view.run_id, view.status.as_str(), duration(took));
+    if let Some(failure) = &view.failure {
+        text += &format!(": {}", cut(&failure.message, 400));
+    }
+    if let Some(reason) = &view.cancelled {
+        text += &format!(": {reason}");
+    }
+    let store = if store == ".chargehand" { String::new() } else { format!(" --store {store}") };
+    text += &format!("\nnext  chargehand{store} runs show {}\n", view.run_id);
+    if view.status == RunStatus::Failed {
+        text += &format!("      chargehand{store} runs retry {}\n", view.run_id);
+    }
+    text += &format!("      chargehand{store} tasks list --run {}", view.run_id);
+    print(&text);
+}
+
+fn one_line(result: &OneResult) -> String {
+    let source = serde_json::from_value::<Source>(result.source.clone());
+    let source = source.map_or_else(|_| result.task_id.to_string(), |source| source.to_string());
+    let output = &result.output;
+    let what = match (output["label"].as_str(), output["score"].as_f64()) {
+        (Some(label), Some(score)) => format!("{label:<8} {score:+.2}"),
+        _ => match (&output["error"]["message"], output) {
+            (Value::String(error), _) => format!("error: {}", cut(error, 80)),
+            (_, Value::Object(fields)) => fields
+                .iter()
+                .map(|(key, value)| match value {
+                    Value::String(text) => format!("{key}: {}", cut(text, 60)),
+                    other => format!("{key}: {}", cut(&other.to_string(), 40)),
+                })
+                .collect::<Vec<_>>()
+                .join(", "),
+            (_, other) => other.to_string(),
+        },
+    };
+    cut_line(&format!("{what}  {source}"), &source)
+}
+
+/// Keeps the source in sight, whatever has to be cut.
+fn cut_line(line: &str, source: &str) -> String {
+    if line.chars().count() <= 110 {
+        return line.to_owned();
+    }
+    let room = 108usize.saturating_sub(source.chars().count()).max(20);
+    let what: String = line.chars().take(room).collect();
+    format!("{what}…  {source}")
+}

@@ -1,0 +1,175 @@
+//! `chargehand run`: a goal and real input in, one result out.
+
+use crate::crew::{self, CrewPlan};
+use crate::error::CliError;
+use crate::output::Output;
+use crate::resume::{self, Told};
+use agent::input::{Item, read_inputs};
+use agent::supervisor::{Plan, Supervisor, WORKERS_DEFAULT};
+use agent::worker::COMMAND_KIND;
+use agent::{command, plan, skill};
+use domain::error::Error;
+use domain::name::Name;
+use domain::pool::{Member, Strategy};
+use domain::retry::RetryPolicy;
+use domain::run::Crew;
+use domain::task::Priority;
+use protocol::Api;
+use serde_json::Value;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// The supervisor of runs started here.
+pub(crate) const SUPERVISOR: &str = "supervisor_1";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  chargehand run \"Analyze the sentiment of these customer reviews\" --input reviews/*.txt
+  chargehand run \"Summarize the reports\" --input reports/ --workers 4
+  chargehand run \"Find links and dates\" --skill text.extract --input notes.md
+  cat tickets.jsonl | chargehand run \"What language are these in?\" --input -
+  chargehand run \"Check each row\" --input rows.csv --worker-command './check.py' --output json
+
+A program given by --worker-command gets its brief as JSON on standard input and prints its result as
+JSON on standard output. It may run again after a crash; $CHARGEHAND_IDEMPOTENCY_KEY names the task.")]
+pub(crate) struct Args {
+    /// What the crew shall do, in a sentence.
+    goal: String,
+    /// Files, folders, globs, or `-` for standard input: text, Markdown, JSON Lines, CSV.
+    #[arg(long, short, num_args = 1.., value_name = "PATH")]
+    input: Vec<String>,
+    /// How many workers.
+    #[arg(long, short, default_value_t = WORKERS_DEFAULT as u32, value_name = "N")]
+    workers: u32,
+    /// In how many tasks; the items are split evenly. Default: one per item.
+    #[arg(long, short, value_name = "N")]
+    tasks: Option<usize>,
+    /// Use this skill, whatever the goal says; see `chargehand skills`.
+    #[arg(long, value_name = "NAME", conflicts_with = "worker_command")]
+    skill: Option<String>,
+    /// Options of the skill, as JSON.
+    #[arg(long, value_name = "JSON")]
+    options: Option<String>,
+    /// Run this program for each task, instead of a skill.
+    #[arg(long, value_name = "COMMAND")]
+    worker_command: Option<String>,
+    /// How tasks are shared out: least-loaded, round-robin, weighted, capability, affinity.
+    #[arg(long, default_value = "least-loaded", value_name = "NAME")]
+    strategy: String,
+    /// Seconds a task may take; then it is stopped, and tried again.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<f64>,
+    /// Attempts of a task, the first included.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    attempts: u32,
+    /// What comes first: batch, low, normal, high, critical, or a number.
+    #[arg(long, default_value = "normal", value_name = "BAND")]
+    priority: String,
+}
+
+pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
+    let (plan, crew) = prepare(&args)?;
+    let engine = crew::open(store)?;
+    let api: Arc<dyn Api> = engine.clone();
+    let supervisor = Supervisor::new(Arc::clone(&api), Name::literal(SUPERVISOR));
+    let workers = crew::start(&engine, &[(plan.goal.clone(), crew.clone())]).await?;
+    let position = api.event_wait(0, std::time::Duration::ZERO).await?;
+    let run = match supervisor.start(&plan).await {
+        Ok(run) => run,
+        Err(error) => {
+            crew::stop(&engine, workers).await?;
+            return Err(error.into());
+        }
+    };
+    let tasks = plan.tasks.unwrap_or_else(|| plan.briefs().map_or(0, |briefs| briefs.len()));
+    if output == Output::Text {
+        let (items, n) = (plan.items.len(), crew.workers);
+        eprintln!("plan  {} — {}", crew.kind, crew.because);
+        eprintln!("      {items} items in {tasks} tasks for {n} workers ({})", args.strategy);
+        eprintln!("run   {run} in {store}");
+    }
+    let told = Told { position, total: tasks as u64, store, output };
+    resume::work(&engine, workers, &supervisor, &[run], &told).await
+}
+
+/// Everything that can be refused before anything is stored.
+fn prepare(args: &Args) -> Result<(Plan, CrewPlan), CliError> {
+    plan::check_goal(&args.goal)?;
+    crew::check_workers(args.workers)?;
+    let strategy: Strategy = args.strategy.parse()?;
+    let priority: Priority = args.priority.parse()?;
+    let retry = RetryPolicy { attempts: args.attempts, ..RetryPolicy::default() };
+    retry.check()?;
+    let timeout_ms = args.timeout.map(milliseconds).transpose()?;
+    if let Some(command) = &args.worker_command {
+        command::check_program(command)?;
+    }
+    let items = read_inputs(&args.input, &mut std::io::stdin().lock())?;
+    let (kind, because, options) = choose(args, &items)?;
+    let workers = args.workers;
+    let crew = CrewPlan { kind: kind.clone(), because, workers, worker_command: args.worker_command.clone() };
+    let members = crew::names(workers).into_iter().map(Member::new).collect();
+    let mut plan = Plan::new(args.goal.clone(), kind, items);
+    plan.options = options;
+    plan.tasks = args.tasks;
+    plan.crew = Crew { strategy, members };
+    plan.timeout_ms = timeout_ms;
+    plan.retry = retry;
+    plan.priority = priority;
+    plan.metadata = crew.metadata().into();
+    // Refused here, so that a wrong `--tasks` makes no store.
+    plan.graph()?.check()?;
+    Ok((plan, crew))
+}
+
+fn milliseconds(seconds: f64) -> Result<u64, CliError> {
+    if seconds.is_finite() && (0.001..=604_800.0).contains(&seconds) {
+        return Ok((seconds * 1_000.0) as u64);
+    }
+    Err(CliError::caller(
+        "value.out_of_range",
+        format!("a timeout of {seconds} seconds"),
+        "Use 0.001 to 604800 seconds (seven days).",
+    ))
+}
+
+/// The program, the skill that was named, or the one that the goal's words choose.
+fn choose(args: &Args, items: &[Item]) -> Result<(Name, String, Value), CliError> {
+    let given: Option<Value> = match &args.options {
+        None => None,
+        Some(text) => Some(serde_json::from_str(text).map_err(|fault| {
+            let hint = "Options are a JSON object, such as '{\"limit\": 5}'.";
+            CliError::caller("json.malformed", format!("--options is not JSON: {fault}"), hint)
+        })?),
+    };
+    if let Some(command) = &args.worker_command {
+        let because = format!("each task runs `{command}`");
+        return Ok((Name::literal(COMMAND_KIND), because, given.unwrap_or_default()));
+    }
+    if items.is_empty() {
+        return Err(CliError::caller(
+            "input.missing",
+            "there is nothing to work on",
+            "Name files, folders or globs with `--input`, or `--input -` for standard input.",
+        ));
+    }
+    let (chosen, because, mut options) = match &args.skill {
+        Some(name) => {
+            let skill = skill::find(name).ok_or_else(|| {
+                let hint = format!("The skills are:\n{}", skill::list());
+                CliError::caller("skill.unknown", format!("there is no skill “{name}”"), hint)
+            })?;
+            (skill, "you asked for it".to_owned(), Value::Null)
+        }
+        None => {
+            let choice = plan::choose(&args.goal, items)?;
+            (choice.skill, choice.because, choice.options)
+        }
+    };
+    if let Some(given) = given {
+        options = given;
+    }
+    chosen.check(&options)?;
+    let name = Name::new(chosen.name()).map_err(Error::from)?;
+    Ok((name, because, options))
+}

@@ -1,0 +1,176 @@
+//! `chargehand runs`: list, show, watch, cancel, retry.
+
+use crate::crew;
+use crate::error::CliError;
+use crate::output::{Output, cut, duration, instant, print, print_json, table};
+use crate::resume;
+use domain::run::RunStatus;
+use protocol::api::RunQuery;
+use protocol::v1::RunView;
+use protocol::{Api, ApiRead};
+use serde_json::json;
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Args {
+    /// List runs, newest first.
+    #[command(after_help = "Example:\n  chargehand runs list --status failed --output json")]
+    List {
+        /// Only these: running, completed, failed, cancelled.
+        #[arg(long)]
+        status: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// After this one: `next` of the page before.
+        #[arg(long)]
+        after: Option<String>,
+    },
+    /// Show one run: its plan, its steps, its result.
+    Show {
+        /// Which.
+        run: String,
+    },
+    /// Show a run again whenever it changes, until it ends.
+    Watch {
+        /// Which.
+        run: String,
+    },
+    /// Stop a run; its open tasks are cancelled, its results are kept.
+    Cancel {
+        /// Which.
+        run: String,
+        /// Why.
+        #[arg(long, default_value = "cancelled by the user")]
+        reason: String,
+    },
+    /// Go on with a failed or cancelled run: only what failed is done again.
+    Retry {
+        /// Which.
+        run: String,
+    },
+}
+
+pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
+    match args {
+        Args::List { status, limit, after } => {
+            let status = status.as_deref().map(parse_status).transpose()?;
+            let after = after.map(|run| run.parse()).transpose()?;
+            let engine = crew::open_to_read(store)?;
+            let page = engine.run_list(RunQuery { status, after, limit }).await?;
+            match output {
+                Output::Json => print_json(&page),
+                Output::Text => print(&list(&page.items)),
+            }
+        }
+        Args::Show { run } => {
+            let view = crew::open_to_read(store)?.run_get(run.parse()?).await?;
+            show(&view, output);
+        }
+        Args::Watch { run } => watch(&run, store, output).await?,
+        Args::Cancel { run, reason } => {
+            let run = run.parse()?;
+            let engine = crew::open_existing(store)?;
+            engine.run_cancel(run, reason).await?;
+            show(&engine.run_get(run).await?, output);
+        }
+        Args::Retry { run } => {
+            let run = run.parse()?;
+            let engine = crew::open_existing(store)?;
+            engine.run_retry(run).await?;
+            let view = engine.run_get(run).await?;
+            return resume::go_on(&engine, vec![view], store, output).await;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse_status(text: &str) -> Result<RunStatus, CliError> {
+    serde_json::from_value(json!(text)).map_err(|_| {
+        let hint = "Use running, completed, failed or cancelled.";
+        CliError::caller("value.out_of_range", format!("“{text}” is not a run's status"), hint)
+    })
+}
+
+fn list(runs: &[RunView]) -> String {
+    if runs.is_empty() {
+        return "No runs.".into();
+    }
+    let row = |run: &RunView| {
+        vec![
+            run.run_id.to_string(),
+            run.status.as_str().to_owned(),
+            format!("{}/{}", run.tasks.completed, run.tasks.total),
+            instant(run.created_at),
+            cut(&run.goal, 50),
+        ]
+    };
+    table(&["run", "status", "done", "started", "goal"], runs.iter().map(row).collect())
+}
+
+fn show(run: &RunView, output: Output) {
+    if output == Output::Json {
+        return print_json(run);
+    }
+    let mut text = format!("{}  {}\n  goal      {}\n", run.run_id, run.status.as_str(), cut(&run.goal, 400));
+    text += &format!("  started   {}\n", instant(run.created_at));
+    if let Some(ended) = run.ended_at {
+        let took = duration(ended.since_ms(run.created_at));
+        text += &format!("  ended     {} after {took}\n", instant(ended));
+    }
+    if let Some(waits) = &run.waits_for {
+        text += &format!("  waits     {}: {}\n", waits.who, waits.what);
+    }
+    if let Some(failure) = &run.failure {
+        text += &format!("  failure   {}: {}\n", failure.code, cut(&failure.message, 400));
+    }
+    if let Some(reason) = &run.cancelled {
+        text += &format!("  cancelled {reason}\n");
+    }
+    let step = |step: &protocol::v1::StepView| {
+        let status = serde_json::to_value(step.status).unwrap_or_default();
+        let n = |count: u32| if step.tasks.total == 0 { String::new() } else { count.to_string() };
+        vec![
+            step.step.to_string(),
+            status.as_str().unwrap_or_default().to_owned(),
+            n(step.tasks.completed),
+            n(step.tasks.running),
+            n(step.tasks.pending),
+            n(step.tasks.failed),
+            n(step.tasks.cancelled),
+        ]
+    };
+    let heading = ["step", "status", "completed", "running", "pending", "failed", "cancelled"];
+    text += &format!("\n{}\n", table(&heading, run.steps.iter().map(step).collect()));
+    if let Some(result) = &run.final_result {
+        let value = result.value();
+        let shown = value["text"].as_str().map_or_else(|| result.text().to_owned(), str::to_owned);
+        text += &format!("\n{}{shown}", if run.partial { "partial result\n" } else { "" });
+    }
+    print(text.trim_end());
+}
+
+/// Looks again and again; each look opens the store anew, to read only, so that whoever works on
+/// the run is not disturbed.
+async fn watch(run: &str, store: &str, output: Output) -> Result<(), CliError> {
+    let id = run.parse()?;
+    let mut shown = None;
+    loop {
+        let (view, worked_on) = {
+            let engine = crew::open_to_read(store)?;
+            (engine.run_get(id).await?, crew::is_worked_on(store))
+        };
+        if shown.as_ref() != Some(&view) {
+            show(&view, output);
+            shown = Some(view.clone());
+        }
+        if view.ended_at.is_some() {
+            return Ok(());
+        }
+        if !worked_on {
+            eprintln!("Nobody works on it now: `chargehand resume {id}` goes on.");
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+}

@@ -1,0 +1,181 @@
+//! `chargehand tasks`: list, show, cancel, redrive, reassign.
+
+use crate::crew;
+use crate::error::CliError;
+use crate::output::{Output, cut, duration, instant, print, print_json, table};
+use domain::task::{Address, TaskStatus, Waits};
+use protocol::api::TaskQuery;
+use protocol::v1::TaskView;
+use protocol::{Api, ApiRead};
+use serde_json::json;
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Args {
+    /// List tasks, oldest first.
+    #[command(after_help = "Examples:
+  chargehand tasks list --status failed
+  chargehand tasks list --run run_01k5z3v9wfe4rvq0t2m6n8p7xy --output json")]
+    List {
+        /// Only of this run.
+        #[arg(long)]
+        run: Option<String>,
+        /// Only these: pending, assigned, in_progress, completed, failed, cancelled.
+        #[arg(long)]
+        status: Option<String>,
+        /// Only with, or last with, this worker.
+        #[arg(long)]
+        worker: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// After this one: `next` of the page before.
+        #[arg(long)]
+        after: Option<String>,
+    },
+    /// Show one task: its brief, its attempts, its result, and why it waits.
+    Show {
+        /// Which.
+        task: String,
+    },
+    /// Cancel a task that has not ended.
+    Cancel {
+        /// Which.
+        task: String,
+        /// Why.
+        #[arg(long, default_value = "cancelled by the user")]
+        reason: String,
+    },
+    /// Put a failed or cancelled task back into its queue; `chargehand resume` does it.
+    Redrive {
+        /// Which.
+        task: String,
+    },
+    /// Give a task to another worker.
+    Reassign {
+        /// Which.
+        task: String,
+        /// To whom.
+        worker: String,
+    },
+}
+
+pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
+    let (engine, task) = match args {
+        Args::List { run, status, worker, limit, after } => {
+            let query = TaskQuery {
+                run: run.map(|run| run.parse()).transpose()?,
+                status: status.as_deref().map(parse_status).transpose()?,
+                kind: None,
+                worker: worker.map(|worker| worker.parse()).transpose()?,
+                after: after.map(|task| task.parse()).transpose()?,
+                limit,
+            };
+            let page = crew::open_to_read(store)?.task_list(query).await?;
+            match output {
+                Output::Json => print_json(&page),
+                Output::Text => print(&list(&page.items)),
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        Args::Show { task } => (crew::open_to_read(store)?, task.parse()?),
+        Args::Cancel { task, reason } => {
+            let (engine, task) = (crew::open_existing(store)?, task.parse()?);
+            engine.task_cancel(task, reason).await?;
+            (engine, task)
+        }
+        Args::Redrive { task } => {
+            let (engine, task) = (crew::open_existing(store)?, task.parse()?);
+            engine.task_redrive(task).await?;
+            (engine, task)
+        }
+        Args::Reassign { task, worker } => {
+            let (engine, task) = (crew::open_existing(store)?, task.parse()?);
+            engine.task_reassign(task, Address::Only(worker.parse()?)).await?;
+            (engine, task)
+        }
+    };
+    let view = engine.task_get(task).await?;
+    match output {
+        Output::Json => print_json(&view),
+        Output::Text => print(&show(&view)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse_status(text: &str) -> Result<TaskStatus, CliError> {
+    TaskStatus::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
+        let hint = "Use pending, assigned, in_progress, completed, failed or cancelled.";
+        CliError::caller("value.out_of_range", format!("“{text}” is not a task's status"), hint)
+    })
+}
+
+/// Why a task waits, in words.
+fn waits(reason: &Waits) -> String {
+    match reason {
+        Waits::Ready => "ready: it is next in line for a free worker".into(),
+        Waits::NotDue { until } => format!("not due before {}", instant(*until)),
+        Waits::BlockedBy { tasks } => {
+            let ids: Vec<String> = tasks.iter().take(3).map(ToString::to_string).collect();
+            format!("blocked by {} tasks: {}", tasks.len(), ids.join(", "))
+        }
+        Waits::NoCapableWorker { missing } => format!("no capable worker: {missing}"),
+        Waits::AtCapacity { full } => format!("at capacity: {full}"),
+        Waits::Paused { queue } => format!("queue “{queue}” is paused"),
+    }
+}
+
+fn list(tasks: &[TaskView]) -> String {
+    if tasks.is_empty() {
+        return "No tasks.".into();
+    }
+    let row = |task: &TaskView| {
+        let about = match (&task.waits_for, &task.failure) {
+            (Some(reason), _) => waits(reason),
+            (None, Some(failure)) => format!("{}: {}", failure.code, failure.message),
+            (None, None) => task.output.as_ref().map_or_else(String::new, |o| o.text().to_owned()),
+        };
+        vec![
+            task.task_id.to_string(),
+            task.status.to_string(),
+            task.kind.to_string(),
+            task.worker.as_ref().map_or_else(|| "-".into(), ToString::to_string),
+            task.attempts.to_string(),
+            cut(&about, 60),
+        ]
+    };
+    table(&["task", "status", "type", "worker", "attempts", "about"], tasks.iter().map(row).collect())
+}
+
+fn show(task: &TaskView) -> String {
+    let mut text = format!("{}  {}\n", task.task_id, task.status);
+    let mut line = |name: &str, value: String| text += &format!("  {name:<10}{value}\n");
+    line("type", task.kind.to_string());
+    if let Some(run) = task.run_id {
+        line("run", run.to_string());
+    }
+    line("priority", format!("{} ({})", task.band, task.priority.0));
+    line("submitted", instant(task.submitted_at));
+    if let Some(reason) = &task.waits_for {
+        line("waits", waits(reason));
+    }
+    if let Some(worker) = &task.worker {
+        line("worker", worker.to_string());
+    }
+    if let Some(reason) = &task.cancelled {
+        line("cancelled", reason.clone());
+    }
+    for ended in &task.ended {
+        let state = json!(ended.state);
+        let why = ended.failure.as_ref().map_or_else(String::new, |failure| {
+            format!(" — {}: {}", failure.code, cut(&failure.message, 300))
+        });
+        let (n, worker, ran) = (ended.attempt, &ended.worker, duration(ended.ran_ms));
+        line("attempt", format!("{n} {} by {worker} after {ran}{why}", state.as_str().unwrap_or("")));
+    }
+    line("brief", cut(task.input.text(), 600));
+    if let Some(output) = &task.output {
+        line("result", cut(output.text(), 2_000));
+    }
+    text.trim_end().to_owned()
+}
