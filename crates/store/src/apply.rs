@@ -113,6 +113,7 @@ pub struct Store {
     loaded: VecDeque<Key>,
     rows_loaded_max: usize,
     rows_behind_max: usize,
+    rows_per_catch_up: usize,
     batch: Batch,
 }
 
@@ -169,9 +170,13 @@ impl Store {
             loaded: VecDeque::new(),
             rows_loaded_max: ROWS_LOADED_MAX,
             rows_behind_max: ROWS_BEHIND_MAX,
+            rows_per_catch_up: ROWS_PER_CATCH_UP,
             batch: Batch::default(),
         };
         store.recover(applied)?;
+        if store.is_read_only() {
+            return Ok(store);
+        }
         match store.flush().and_then(|()| store.backend.tidy()) {
             // Reading goes on with a full disk; the rows stay behind, as they would in `apply`.
             Err(error) if error.code == Code::StoreFull => Ok(store),
@@ -183,6 +188,8 @@ impl Store {
     pub fn set_windows(&mut self, rows_loaded_max: usize, rows_behind_max: usize) {
         self.rows_loaded_max = rows_loaded_max;
         self.rows_behind_max = rows_behind_max;
+        // One by one, so that some rows are written and others are not.
+        self.rows_per_catch_up = 1;
     }
 
     /// Folds the tail of the log into the rows that have not seen it.
@@ -207,6 +214,8 @@ impl Store {
                 at = recorded.position;
             }
         }
+        // Beside a writer, there may be more by now than when the head was read.
+        self.head = at;
         Ok(())
     }
 
@@ -511,7 +520,7 @@ impl Store {
         let oldest = self.behind.front().map_or(head, |(position, _)| *position);
         let too_far = head - oldest > EVENTS_BEHIND_MAX;
         let rows = if self.behind.len() > self.rows_behind_max || too_far {
-            self.batch.before.len() + ROWS_PER_CATCH_UP
+            self.batch.before.len() + self.rows_per_catch_up
         } else {
             0
         };
@@ -565,6 +574,27 @@ impl Store {
             return Ok(());
         }
         self.write(self.head, None, self.behind.len())
+    }
+
+    /// Whether every commit is refused, because the store was opened to look only.
+    pub fn is_read_only(&self) -> bool {
+        self.backend.is_read_only()
+    }
+
+    /// Writes every row that is behind; those that cannot be written now (the disk is full, the store
+    /// is read only) come back, for [`overlay`](crate::overlay) over what a reader finds.
+    ///
+    /// # Errors
+    /// The backend's own.
+    pub fn settle(&mut self) -> Result<Vec<(Key, Option<Row>)>, Error> {
+        let flushed = if self.is_read_only() { Ok(()) } else { self.flush() };
+        match flushed {
+            Err(error) if error.code != Code::StoreFull => Err(error),
+            _ => {
+                let row = |(_, key): &(u64, Key)| (key.clone(), self.state.get(key).cloned());
+                Ok(self.behind.iter().map(row).collect())
+            }
+        }
     }
 
     /// Rows that the backend has not seen.

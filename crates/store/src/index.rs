@@ -196,14 +196,12 @@ impl Index {
 
     fn dequeue(&mut self, task: TaskId, place: &Place) {
         let n = self.class(place);
-        let open = place
-            .slot
-            .as_ref()
-            .is_none_or(|slot| !self.closed_slots.contains(slot));
-        self.ready -= 1;
+        let open = place.slot.as_ref().is_none_or(|slot| !self.closed_slots.contains(slot));
+        let mut found = false;
         self.waiting[n].1.change(&place.slot, open, |turns| {
-            turns.remove(&(place.rank, place.seq, task));
+            found = turns.remove(&(place.rank, place.seq, task));
         });
+        self.ready -= usize::from(found);
     }
 
     /// Moves tasks whose instant has come into their queues.

@@ -88,6 +88,11 @@ pub trait Backend: Send {
     /// The store's own.
     fn load(&mut self, keys: &[Key]) -> Result<Vec<Versioned>, Error>;
 
+    /// Whether every commit is refused, because it was opened to look only.
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
     /// Writes all of it or nothing, and returns when it is on disk.
     ///
     /// # Errors
@@ -148,6 +153,43 @@ pub trait Reader: Send {
             }
         }
         Ok(events)
+    }
+}
+
+/// A page as it would be read if `behind` had been written: read it with `limit` plus as many rows
+/// as are behind.
+pub fn overlay(
+    query: &Query,
+    page: Vec<(Key, Row)>,
+    behind: Vec<(Key, Option<Row>)>,
+) -> Vec<(Key, Row)> {
+    if behind.is_empty() {
+        return page;
+    }
+    let mut rows: std::collections::BTreeMap<Key, Row> = page.into_iter().collect();
+    for (key, row) in behind {
+        match row {
+            Some(row) => rows.insert(key, row),
+            None => rows.remove(&key),
+        };
+    }
+    backend::memory::select(rows.into_iter().collect(), query)
+}
+
+impl Query {
+    /// The same query for so many rows more.
+    #[must_use]
+    pub fn wider(&self, rows: usize) -> Self {
+        let mut wider = self.clone();
+        match &mut wider {
+            Self::Tasks { limit, .. }
+            | Self::Runs { limit, .. }
+            | Self::Entries { limit, .. }
+            | Self::Messages { limit, .. }
+            | Self::All { limit, .. } => *limit = limit.saturating_add(rows),
+            Self::Workers | Self::Pools | Self::Queues | Self::Tally => {}
+        }
+        wider
     }
 }
 

@@ -183,7 +183,7 @@ impl Reader for Memory {
     }
 }
 
-fn select(mut rows: Vec<(Key, Row)>, query: &Query) -> Vec<(Key, Row)> {
+pub(crate) fn select(mut rows: Vec<(Key, Row)>, query: &Query) -> Vec<(Key, Row)> {
     match query {
         Query::Tasks {
             after,

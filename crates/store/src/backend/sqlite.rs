@@ -32,11 +32,14 @@ pub const LOCK: &str = "lock";
 pub struct Sqlite {
     connection: Connection,
     path: PathBuf,
-    /// Held until the last half is dropped, so that a reader never outlives the ownership.
-    lock: Arc<File>,
+    /// Held until the last half is dropped, so that a reader never outlives the ownership. Nobody
+    /// holds it who only reads.
+    lock: Option<Arc<File>>,
     text: Vec<u8>,
     /// After a failed fsync nobody knows what is on disk: nothing more is written.
     broken: bool,
+    /// Opened beside the owner, to look.
+    read_only: bool,
 }
 
 impl std::fmt::Debug for Sqlite {
@@ -95,9 +98,10 @@ impl Sqlite {
         let mut store = Self {
             connection,
             path,
-            lock: Arc::new(lock),
+            lock: Some(Arc::new(lock)),
             text: Vec::new(),
             broken: false,
+            read_only: false,
         };
         store
             .prepare()
@@ -105,11 +109,53 @@ impl Sqlite {
         Ok(store)
     }
 
-    /// Checks whose file it is and which form it has, before anything is changed.
-    fn prepare(&mut self) -> rusqlite::Result<Result<(), Error>> {
-        let connection = &mut self.connection;
-        // Closing a store that was refused must not move what its owner left in the log.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    /// Opens a store that is there, to read only: beside its owner, without its lock.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but never [`Code::StoreLocked`].
+    pub fn open_to_read(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(FILE);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open_with_flags(&path, flags)?;
+            connection.busy_timeout(std::time::Duration::from_secs(5))?;
+            Ok(connection)
+        };
+        let connection = open().map_err(|fault| describe(&path, &fault))?;
+        let store =
+            Self { connection, path, lock: None, text: Vec::new(), broken: false, read_only: true };
+        match store.form().map_err(|fault| describe(&store.path, &fault))?? {
+            form if form == MIGRATIONS.len() as i64 => Ok(store),
+            form => {
+                let text = format!("{} has the old form {form}", store.path.display());
+                Err(Error::new(Code::StorePath, text)
+                    .hint("Run `chargehand doctor` once: it brings the store up to date."))
+            }
+        }
+    }
+
+    /// Whether some process has the store in this folder open to write.
+    pub fn is_owned(folder: &Path) -> bool {
+        let lock = File::open(folder.join(LOCK));
+        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+    }
+
+    /// What SQLite's own check of the file says: `ok`, or what is damaged.
+    ///
+    /// # Errors
+    /// When the file cannot be read at all.
+    pub fn check(folder: &Path) -> Result<String, Error> {
+        let store = Self::open_to_read(folder)?;
+        let check = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+        store
+            .connection
+            .query_row("PRAGMA integrity_check(1)", [], check)
+            .map_err(|fault| describe(&store.path, &fault))
+    }
+
+    /// The form the file has; whose file it is and that the form is known, was checked.
+    fn form(&self) -> rusqlite::Result<Result<i64, Error>> {
+        let connection = &self.connection;
         let form: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let owner: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         let tables: i64 =
@@ -126,6 +172,19 @@ impl Sqlite {
             );
             return Ok(Err(Error::new(Code::StoreNewer, text)));
         }
+        Ok(Ok(form))
+    }
+
+    /// Checks whose file it is and which form it has, before anything is changed.
+    fn prepare(&mut self) -> rusqlite::Result<Result<(), Error>> {
+        // Closing a store that was refused must not move what its owner left in the log.
+        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        let form = match self.form()? {
+            Ok(form) => form,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let known = MIGRATIONS.len() as i64;
+        let connection = &mut self.connection;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         // 8 KiB pages hold a dozen task rows; a small commit still writes only one or two of them.
         connection.pragma_update(None, "page_size", 8192)?;
@@ -368,7 +427,15 @@ impl Backend for Sqlite {
         Ok(rows)
     }
 
+    fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Error> {
+        if self.read_only {
+            let text = format!("{} was opened to read only", self.path.display());
+            return Err(Error::new(Code::StoreLocked, text));
+        }
         if self.broken {
             let text = "a write failed before; the store must be opened anew";
             return Err(Error::new(Code::StoreIo, text));
@@ -451,7 +518,7 @@ impl Backend for Sqlite {
         Ok(Box::new(SqliteReader {
             connection,
             path: self.path.clone(),
-            _lock: Arc::clone(&self.lock),
+            _lock: self.lock.clone(),
         }))
     }
 }
@@ -460,7 +527,7 @@ impl Backend for Sqlite {
 struct SqliteReader {
     connection: Connection,
     path: PathBuf,
-    _lock: Arc<File>,
+    _lock: Option<Arc<File>>,
 }
 
 impl Reader for SqliteReader {
