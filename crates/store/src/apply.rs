@@ -587,7 +587,11 @@ impl Store {
     /// # Errors
     /// The backend's own.
     pub fn settle(&mut self) -> Result<Vec<(Key, Option<Row>)>, Error> {
-        let flushed = if self.is_read_only() { Ok(()) } else { self.flush() };
+        let flushed = if self.is_read_only() {
+            Ok(())
+        } else {
+            self.flush()
+        };
         match flushed {
             Err(error) if error.code != Code::StoreFull => Err(error),
             _ => {

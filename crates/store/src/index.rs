@@ -196,7 +196,10 @@ impl Index {
 
     fn dequeue(&mut self, task: TaskId, place: &Place) {
         let n = self.class(place);
-        let open = place.slot.as_ref().is_none_or(|slot| !self.closed_slots.contains(slot));
+        let open = place
+            .slot
+            .as_ref()
+            .is_none_or(|slot| !self.closed_slots.contains(slot));
         let mut found = false;
         self.waiting[n].1.change(&place.slot, open, |turns| {
             found = turns.remove(&(place.rank, place.seq, task));

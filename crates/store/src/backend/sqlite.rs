@@ -122,9 +122,18 @@ impl Sqlite {
             Ok(connection)
         };
         let connection = open().map_err(|fault| describe(&path, &fault))?;
-        let store =
-            Self { connection, path, lock: None, text: Vec::new(), broken: false, read_only: true };
-        match store.form().map_err(|fault| describe(&store.path, &fault))?? {
+        let store = Self {
+            connection,
+            path,
+            lock: None,
+            text: Vec::new(),
+            broken: false,
+            read_only: true,
+        };
+        match store
+            .form()
+            .map_err(|fault| describe(&store.path, &fault))??
+        {
             form if form == MIGRATIONS.len() as i64 => Ok(store),
             form => {
                 let text = format!("{} has the old form {form}", store.path.display());
@@ -178,7 +187,8 @@ impl Sqlite {
     /// Checks whose file it is and which form it has, before anything is changed.
     fn prepare(&mut self) -> rusqlite::Result<Result<(), Error>> {
         // Closing a store that was refused must not move what its owner left in the log.
-        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        self.connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let form = match self.form()? {
             Ok(form) => form,
             Err(refusal) => return Ok(Err(refusal)),
