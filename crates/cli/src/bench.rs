@@ -1,12 +1,42 @@
-//! `chargehand bench`.
+//! `chargehand bench`: how fast, beside what this machine can do at all.
 
 use crate::error::CliError;
-use crate::output::Output;
+use crate::output::{Output, print, print_json};
+use bench::{NAMES, Options, ROUNDS_DEFAULT};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+#[command(after_help = "Examples:
+  chargehand bench
+  chargehand bench fan_out_100k ack --rounds 5
+  chargehand bench --quick --output json")]
+pub(crate) struct Args {
+    /// Which scenarios; none named means all.
+    #[arg(value_name = "SCENARIO", value_parser = clap::builder::PossibleValuesParser::new(NAMES))]
+    scenarios: Vec<String>,
+    /// How often each is run, in turns with the limits of the machine.
+    #[arg(long, default_value_t = ROUNDS_DEFAULT, value_name = "N")]
+    rounds: u32,
+    /// Small sizes: shows that it works, measures nothing.
+    #[arg(long)]
+    quick: bool,
+    /// On the disk of this folder; what is made there is removed.
+    #[arg(long, default_value = ".", value_name = "FOLDER")]
+    folder: PathBuf,
+}
 
-pub(crate) fn run(_args: &Args, _output: Output) -> Result<ExitCode, CliError> {
+pub(crate) fn run(args: &Args, output: Output) -> Result<ExitCode, CliError> {
+    let options = Options {
+        folder: args.folder.clone(),
+        scenarios: args.scenarios.clone(),
+        rounds: args.rounds,
+        quick: args.quick,
+    };
+    let report = bench::run(&options, &mut |doing| eprintln!("  {doing}"))?;
+    match output {
+        Output::Json => print_json(&report),
+        Output::Text => print(report.to_text().trim_end()),
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,8 +13,8 @@ use protocol::Api;
 use protocol::v1::RunView;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use store::backend::sqlite::Sqlite;
 use std::sync::Arc;
+use store::backend::sqlite::Sqlite;
 
 /// Workers of one crew, at most: each may run a program of its own.
 pub(crate) const WORKERS_MAX: u32 = 1_000;
@@ -44,7 +44,11 @@ impl CrewPlan {
 
     /// Of a run that this command line started.
     pub(crate) fn of(run: &RunView) -> Result<Self, CliError> {
-        let kept = run.metadata.get(METADATA).map(Json::value).unwrap_or_default();
+        let kept = run
+            .metadata
+            .get(METADATA)
+            .map(Json::value)
+            .unwrap_or_default();
         serde_json::from_value(kept).map_err(|_| {
             CliError::caller(
                 "run.no_crew",
@@ -104,7 +108,9 @@ pub(crate) fn must_exist(folder: &Path) -> Result<(), CliError> {
 
 /// The ids of a crew of so many.
 pub(crate) fn names(workers: u32) -> Vec<Name> {
-    (1..=workers).filter_map(|n| Name::new(format!("worker_{n}")).ok()).collect()
+    (1..=workers)
+        .filter_map(|n| Name::new(format!("worker_{n}")).ok())
+        .collect()
 }
 
 /// Starts the workers of these crews; a worker of the same number serves them all.
@@ -112,8 +118,14 @@ pub(crate) async fn start(
     api: &Arc<Engine>,
     crews: &[(String, CrewPlan)],
 ) -> Result<Vec<Running>, CliError> {
-    let workers = crews.iter().map(|(_, crew)| crew.workers).max().unwrap_or(0);
-    let command = crews.iter().find_map(|(goal, crew)| Some((goal, crew.worker_command.as_ref()?)));
+    let workers = crews
+        .iter()
+        .map(|(_, crew)| crew.workers)
+        .max()
+        .unwrap_or(0);
+    let command = crews
+        .iter()
+        .find_map(|(goal, crew)| Some((goal, crew.worker_command.as_ref()?)));
     let mut running = Vec::new();
     for name in names(workers) {
         let mut worker = Worker::new(&name)?;
@@ -123,7 +135,14 @@ pub(crate) async fn start(
         if let Some((goal, command)) = command {
             let (command, goal) = (command.clone(), goal.clone());
             let limits = CommandLimits::default();
-            worker = worker.handle(COMMAND_KIND, CommandHandler { command, goal, limits })?;
+            worker = worker.handle(
+                COMMAND_KIND,
+                CommandHandler {
+                    command,
+                    goal,
+                    limits,
+                },
+            )?;
         }
         let api: Arc<dyn Api> = api.clone();
         running.push(worker.start(api).await?);
@@ -133,7 +152,9 @@ pub(crate) async fn start(
 
 /// Lets the workers hand back what they have, then stops the engine.
 pub(crate) async fn stop(engine: &Arc<Engine>, workers: Vec<Running>) -> Result<(), CliError> {
-    let stops = workers.into_iter().map(|worker| tokio::spawn(worker.stop()));
+    let stops = workers
+        .into_iter()
+        .map(|worker| tokio::spawn(worker.stop()));
     for stopped in stops.collect::<Vec<_>>() {
         // A good-bye that could not be said costs nothing: the next start releases what is held.
         let _ = stopped.await;

@@ -6,8 +6,8 @@ use crate::output::{Output, print, print_json};
 use domain::error::Error;
 use engine::Place;
 use std::process::ExitCode;
-use store::backend::sqlite::Sqlite;
 use store::Reader;
+use store::backend::sqlite::Sqlite;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -22,17 +22,34 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
     let Place::Folder(folder) = store.parse()? else {
         let hint = "Name a folder with `--store`.";
-        return Err(CliError::caller("store.path", "a store in memory has nothing to check", hint));
+        return Err(CliError::caller(
+            "store.path",
+            "a store in memory has nothing to check",
+            hint,
+        ));
     };
     crew::must_exist(&folder)?;
     // Opening recovers: rows that were behind the log when the last process ended catch up.
-    let store = store::Store::open(Box::new(Sqlite::open(&folder)?), Box::new(engine::SystemIds))?;
+    let store = store::Store::open(
+        Box::new(Sqlite::open(&folder)?),
+        Box::new(engine::SystemIds),
+    )?;
     let (events, hash) = (store.head(), store.hash());
     let mut reader = store.reader()?;
-    let report = if args.replay { Some(store::replay::replay(&mut *reader)?) } else { None };
-    let damage = if args.replay { Vec::new() } else { chain(&mut *reader)? };
+    let report = if args.replay {
+        Some(store::replay::replay(&mut *reader)?)
+    } else {
+        None
+    };
+    let damage = if args.replay {
+        Vec::new()
+    } else {
+        chain(&mut *reader)?
+    };
     let integrity = Sqlite::check(&folder)?;
-    let differences = report.as_ref().map_or(&damage, |report| &report.differences);
+    let differences = report
+        .as_ref()
+        .map_or(&damage, |report| &report.differences);
     let sound = differences.is_empty() && integrity == "ok";
     let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     match output {
@@ -43,7 +60,10 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
         })),
         Output::Text => {
             let mut text = format!("store     {}\nfile      {integrity}\n", folder.display());
-            text += &format!("events    {events}, hash chain holds up to {}…\n", &hash[..16]);
+            text += &format!(
+                "events    {events}, hash chain holds up to {}…\n",
+                &hash[..16]
+            );
             match &report {
                 Some(report) => text += &format!("replay    {} rows compared\n", report.rows),
                 None => text += "replay    not done; `chargehand doctor --replay` does it\n",
@@ -51,7 +71,11 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
             for difference in differences {
                 text += &format!("differs   {difference}\n");
             }
-            text += if sound { "The store is sound." } else { "The store is damaged." };
+            text += if sound {
+                "The store is sound."
+            } else {
+                "The store is damaged."
+            };
             print(&text);
         }
     }

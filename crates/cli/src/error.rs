@@ -19,17 +19,21 @@ pub(crate) struct CliError {
 
 impl CliError {
     /// Something the caller can mend.
-    pub(crate) fn caller(
-        code: &str,
-        message: impl Into<String>,
-        hint: impl Into<String>,
-    ) -> Self {
-        Self { code: code.to_owned(), message: message.into(), hint: hint.into(), exit: 2 }
+    pub(crate) fn caller(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            hint: hint.into(),
+            exit: 2,
+        }
     }
 
     /// Something that failed while working.
     pub(crate) fn world(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { exit: 1, ..Self::caller(code, message, hint) }
+        Self {
+            exit: 1,
+            ..Self::caller(code, message, hint)
+        }
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
@@ -60,9 +64,18 @@ impl From<Error> for CliError {
         // A store that cannot be opened is a matter of which one was asked for.
         let stores = [Code::StoreLocked, Code::StoreNewer, Code::StoreCorrupt];
         let mends = matches!(error.code.who(), Who::Caller | Who::Conflict);
-        let exit = if mends || stores.contains(&error.code) { 2 } else { 1 };
+        let exit = if mends || stores.contains(&error.code) {
+            2
+        } else {
+            1
+        };
         let (code, message, hint) = (error.code.to_string(), error.message, error.hint);
-        Self { code, message, hint, exit }
+        Self {
+            code,
+            message,
+            hint,
+            exit,
+        }
     }
 }
 

@@ -43,7 +43,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 )]
 struct Cli {
     /// Where the store is: a folder, or `memory:` for one that is not kept.
-    #[arg(long, global = true, env = "CHARGEHAND_STORE", default_value = ".chargehand", value_name = "FOLDER")]
+    #[arg(
+        long,
+        global = true,
+        env = "CHARGEHAND_STORE",
+        default_value = ".chargehand",
+        value_name = "FOLDER"
+    )]
     store: String,
     /// How to print.
     #[arg(long, short, global = true, value_enum, default_value_t = Output::Text)]
@@ -83,6 +89,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A measured process of `bench` is this program again.
+    ::bench::child();
     let cli = Cli::parse();
     let output = cli.output;
     match dispatch(cli) {

@@ -72,7 +72,15 @@ fn names(texts: Vec<String>) -> Result<Vec<Name>, CliError> {
 
 pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
     match args {
-        Args::List { run, tags, any_tags, segment, importance, exclude, limit } => {
+        Args::List {
+            run,
+            tags,
+            any_tags,
+            segment,
+            importance,
+            exclude,
+            limit,
+        } => {
             let filter = EntryFilter {
                 run: run.map(|run| run.parse()).transpose()?,
                 tags_any: names(any_tags)?,
@@ -90,7 +98,15 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
                 Output::Text => print(&list(&entries)),
             }
         }
-        Args::Write { content, run, tags, segment, importance, author, ttl } => {
+        Args::Write {
+            content,
+            run,
+            tags,
+            segment,
+            importance,
+            author,
+            ttl,
+        } => {
             let value = serde_json::from_str(&content).unwrap_or(Value::String(content));
             let mut entry = NewEntry::new(author.parse()?, Json::from_value(&value));
             entry.run = run.map(|run| run.parse()).transpose()?;
@@ -115,7 +131,12 @@ fn list(entries: &[Entry]) -> String {
             entry.segment.to_string(),
             entry.author.to_string(),
             instant(entry.at),
-            entry.tags.iter().map(Name::as_str).collect::<Vec<_>>().join(" "),
+            entry
+                .tags
+                .iter()
+                .map(Name::as_str)
+                .collect::<Vec<_>>()
+                .join(" "),
             cut(entry.content.text(), 70),
         ]
     };

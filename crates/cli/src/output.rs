@@ -17,7 +17,9 @@ pub(crate) enum Output {
 /// Prints to standard output. A reader that went away (`| head`) is not an error.
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n"));
+    let _ = out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.write_all(b"\n"));
 }
 
 /// Prints one JSON document.
@@ -37,7 +39,10 @@ pub(crate) fn table(heading: &[&str], rows: Vec<Vec<String>>) -> String {
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |cells: &Vec<String>| {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let padded = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     lines.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -70,7 +75,10 @@ pub(crate) fn cut(text: &str, characters: usize) -> String {
     if line.chars().count() <= characters {
         return line;
     }
-    line.chars().take(characters.saturating_sub(1)).chain(['…']).collect()
+    line.chars()
+        .take(characters.saturating_sub(1))
+        .chain(['…'])
+        .collect()
 }
 
 #[cfg(test)]

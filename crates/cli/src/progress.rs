@@ -30,10 +30,16 @@ pub(crate) async fn follow(
     if output == Output::Json && !live {
         return;
     }
-    let mut view = if live { View::live(total) } else { View::plain(total) };
+    let mut view = if live {
+        View::live(total)
+    } else {
+        View::plain(total)
+    };
     let mut position = after;
     loop {
-        let Ok(events) = api.event_list(position, 1_000).await else { return };
+        let Ok(events) = api.event_list(position, 1_000).await else {
+            return;
+        };
         for recorded in &events {
             position = recorded.position;
             if recorded.event.run().is_none_or(|run| runs.contains(&run)) {
@@ -100,25 +106,45 @@ impl View {
         match event {
             Event::TaskSubmitted { task, spec, .. } => {
                 let source = &spec.input.value()["items"][0]["source"];
-                let label = source["file"].as_str().map(|file| match (&source["line"], &source["row"]) {
-                    (line, _) if line.is_u64() => format!("{file}:{line}"),
-                    (_, row) if row.is_u64() => format!("{file} row {row}"),
-                    _ => file.to_owned(),
-                });
-                self.labels.insert(*task, label.unwrap_or_else(|| task.to_string()));
+                let label =
+                    source["file"]
+                        .as_str()
+                        .map(|file| match (&source["line"], &source["row"]) {
+                            (line, _) if line.is_u64() => format!("{file}:{line}"),
+                            (_, row) if row.is_u64() => format!("{file} row {row}"),
+                            _ => file.to_owned(),
+                        });
+                self.labels
+                    .insert(*task, label.unwrap_or_else(|| task.to_string()));
             }
             Event::TaskAssigned { lease, .. } => self.line(&lease.worker, Some(lease.task), 0),
             Event::TaskCompleted { lease, ran_ms, .. } => {
                 self.completed += 1;
                 let label = self.label(lease.task);
-                self.say(&format!("completed {label} by {} in {}", lease.worker, duration(*ran_ms)));
+                self.say(&format!(
+                    "completed {label} by {} in {}",
+                    lease.worker,
+                    duration(*ran_ms)
+                ));
                 self.line(&lease.worker, None, 1);
             }
-            Event::AttemptEnded { lease, failure, retry_at, .. } => {
-                let again = if retry_at.is_some() { ", will be tried again" } else { "" };
+            Event::AttemptEnded {
+                lease,
+                failure,
+                retry_at,
+                ..
+            } => {
+                let again = if retry_at.is_some() {
+                    ", will be tried again"
+                } else {
+                    ""
+                };
                 let label = self.label(lease.task);
                 let message = cut(&failure.message, 160);
-                self.note(&format!("{} {label} at {}: {message}{again}", failure.code, lease.worker));
+                self.note(&format!(
+                    "{} {label} at {}: {message}{again}",
+                    failure.code, lease.worker
+                ));
                 self.line(&lease.worker, None, 0);
             }
             Event::TaskFailed { task, failure, .. } => {
@@ -126,7 +152,9 @@ impl View {
                 let (label, message) = (self.label(*task), cut(&failure.message, 160));
                 self.note(&format!("failed {label}: {message}"));
             }
-            Event::TaskCancelled { lease: Some(lease), .. } => self.line(&lease.worker, None, 0),
+            Event::TaskCancelled {
+                lease: Some(lease), ..
+            } => self.line(&lease.worker, None, 0),
             Event::WorkerLost { worker, .. } => self.line(worker, None, 0),
             Event::TaskRedriven { .. } => self.failed = self.failed.saturating_sub(1),
             _ => {}
@@ -134,7 +162,10 @@ impl View {
     }
 
     fn label(&self, task: TaskId) -> String {
-        self.labels.get(&task).cloned().unwrap_or_else(|| task.to_string())
+        self.labels
+            .get(&task)
+            .cloned()
+            .unwrap_or_else(|| task.to_string())
     }
 
     /// A plain line, where there are no live ones.
@@ -158,7 +189,9 @@ impl View {
         line.now = now;
         if let Some(live) = &self.live {
             line.bar.get_or_insert_with(|| {
-                let bar = live.all.insert_before(&live.bar, ProgressBar::new_spinner());
+                let bar = live
+                    .all
+                    .insert_before(&live.bar, ProgressBar::new_spinner());
                 if let Ok(style) = ProgressStyle::with_template("  {msg}") {
                     bar.set_style(style);
                 }
@@ -170,9 +203,15 @@ impl View {
     fn tick(&mut self) {
         let Some(live) = &self.live else { return };
         for (worker, line) in &self.workers {
-            let now = line.now.map_or_else(|| "idle".to_owned(), |task| self.label(task));
+            let now = line
+                .now
+                .map_or_else(|| "idle".to_owned(), |task| self.label(task));
             if let Some(bar) = &line.bar {
-                bar.set_message(format!("{worker:<12} {:>5} done  {}", line.done, cut(&now, 60)));
+                bar.set_message(format!(
+                    "{worker:<12} {:>5} done  {}",
+                    line.done,
+                    cut(&now, 60)
+                ));
             }
         }
         live.bar.set_position(self.completed);
@@ -188,6 +227,9 @@ impl Drop for View {
         }
         let ms = self.since.elapsed().as_millis() as u64;
         let (completed, failed) = (self.completed, self.failed);
-        eprintln!("  {completed} completed · {failed} failed · {}", duration(ms));
+        eprintln!(
+            "  {completed} completed · {failed} failed · {}",
+            duration(ms)
+        );
     }
 }

@@ -43,7 +43,11 @@ async fn open_runs(engine: &Engine) -> Result<Vec<RunView>, CliError> {
     let mut runs: Vec<RunView> = Vec::new();
     loop {
         let after = runs.last().map(|run| run.run_id);
-        let query = RunQuery { status: Some(RunStatus::Running), after, limit: 1_000 };
+        let query = RunQuery {
+            status: Some(RunStatus::Running),
+            after,
+            limit: 1_000,
+        };
         let page = engine.run_list(query).await?;
         runs.extend(page.items);
         if page.next.is_none() {
@@ -71,12 +75,17 @@ pub(crate) async fn go_on(
     for run in runs.iter().filter(|run| run.ended_at.is_none()) {
         crews.push((run.goal.clone(), CrewPlan::of(run)?));
     }
-    let commands: std::collections::BTreeSet<_> =
-        crews.iter().filter_map(|(_, crew)| crew.worker_command.as_ref()).collect();
+    let commands: std::collections::BTreeSet<_> = crews
+        .iter()
+        .filter_map(|(_, crew)| crew.worker_command.as_ref())
+        .collect();
     if commands.len() > 1 {
         return Err(CliError::caller(
             "resume.several_programs",
-            format!("{} runs with different worker programs are open", commands.len()),
+            format!(
+                "{} runs with different worker programs are open",
+                commands.len()
+            ),
             "Resume them one at a time: `chargehand resume RUN`; see `chargehand runs list`.",
         ));
     }
@@ -84,15 +93,27 @@ pub(crate) async fn go_on(
     let workers = crew::start(engine, &crews).await?;
     let api: Arc<dyn Api> = engine.clone();
     let supervisor = Supervisor::new(api, Name::literal(SUPERVISOR));
-    let left = runs.iter().map(|run| u64::from(run.tasks.pending + run.tasks.running)).sum();
+    let left = runs
+        .iter()
+        .map(|run| u64::from(run.tasks.pending + run.tasks.running))
+        .sum();
     if output == Output::Text {
         for run in &runs {
             let (done, total) = (run.tasks.completed, run.tasks.total);
-            eprintln!("run   {} — {done} of {total} tasks are done: {}", run.run_id, cut(&run.goal, 60));
+            eprintln!(
+                "run   {} — {done} of {total} tasks are done: {}",
+                run.run_id,
+                cut(&run.goal, 60)
+            );
         }
     }
     let ids: Vec<RunId> = runs.iter().map(|run| run.run_id).collect();
-    let told = Told { position, total: left, store, output };
+    let told = Told {
+        position,
+        total: left,
+        store,
+        output,
+    };
     work(engine, workers, &supervisor, &ids, &told).await
 }
 
@@ -143,7 +164,9 @@ pub(crate) async fn work(
     }
     let statistics = engine.statistics().await?;
     crew::stop(engine, workers).await?;
-    let failed = reports.iter().any(|(view, _)| view.status != RunStatus::Completed);
+    let failed = reports
+        .iter()
+        .any(|(view, _)| view.status != RunStatus::Completed);
     match told.output {
         Output::Text => {
             for (view, aggregated) in &reports {
@@ -153,8 +176,10 @@ pub(crate) async fn work(
         Output::Json => match reports.as_slice() {
             [(view, aggregated)] => print_json(&document(view, aggregated, &statistics)),
             several => {
-                let items: Vec<Value> =
-                    several.iter().map(|(view, made)| document(view, made, &statistics)).collect();
+                let items: Vec<Value> = several
+                    .iter()
+                    .map(|(view, made)| document(view, made, &statistics))
+                    .collect();
                 print_json(&json!({"items": items}));
             }
         },
@@ -215,9 +240,13 @@ fn document(view: &RunView, made: &Aggregated, statistics: &Statistics) -> Value
 
 fn plan_steps(view: &RunView) -> Value {
     let steps = view.plan.steps.iter().zip(&view.steps);
-    json!(steps
-        .map(|(step, state)| json!({"step": step, "status": state.status, "tasks": state.tasks}))
-        .collect::<Vec<_>>())
+    json!(
+        steps
+            .map(
+                |(step, state)| json!({"step": step, "status": state.status, "tasks": state.tasks})
+            )
+            .collect::<Vec<_>>()
+    )
 }
 
 /// Results that are listed; `tasks list` has the rest.
@@ -236,14 +265,23 @@ fn print_text(view: &RunView, made: &Aggregated, store: &str) {
     }
     text += &made.final_result;
     let took = view.ended_at.map_or(0, |at| at.since_ms(view.created_at));
-    text += &format!("\n\n{} {} in {}", view.run_id, view.status.as_str(), duration(took));
+    text += &format!(
+        "\n\n{} {} in {}",
+        view.run_id,
+        view.status.as_str(),
+        duration(took)
+    );
     if let Some(failure) = &view.failure {
         text += &format!(": {}", cut(&failure.message, 400));
     }
     if let Some(reason) = &view.cancelled {
         text += &format!(": {reason}");
     }
-    let store = if store == ".chargehand" { String::new() } else { format!(" --store {store}") };
+    let store = if store == ".chargehand" {
+        String::new()
+    } else {
+        format!(" --store {store}")
+    };
     text += &format!("\nnext  chargehand{store} runs show {}\n", view.run_id);
     if view.status == RunStatus::Failed {
         text += &format!("      chargehand{store} runs retry {}\n", view.run_id);

@@ -81,14 +81,24 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
             return Err(error.into());
         }
     };
-    let tasks = plan.tasks.unwrap_or_else(|| plan.briefs().map_or(0, |briefs| briefs.len()));
+    let tasks = plan
+        .tasks
+        .unwrap_or_else(|| plan.briefs().map_or(0, |briefs| briefs.len()));
     if output == Output::Text {
         let (items, n) = (plan.items.len(), crew.workers);
         eprintln!("plan  {} — {}", crew.kind, crew.because);
-        eprintln!("      {items} items in {tasks} tasks for {n} workers ({})", args.strategy);
+        eprintln!(
+            "      {items} items in {tasks} tasks for {n} workers ({})",
+            args.strategy
+        );
         eprintln!("run   {run} in {store}");
     }
-    let told = Told { position, total: tasks as u64, store, output };
+    let told = Told {
+        position,
+        total: tasks as u64,
+        store,
+        output,
+    };
     resume::work(&engine, workers, &supervisor, &[run], &told).await
 }
 
@@ -98,7 +108,10 @@ fn prepare(args: &Args) -> Result<(Plan, CrewPlan), CliError> {
     crew::check_workers(args.workers)?;
     let strategy: Strategy = args.strategy.parse()?;
     let priority: Priority = args.priority.parse()?;
-    let retry = RetryPolicy { attempts: args.attempts, ..RetryPolicy::default() };
+    let retry = RetryPolicy {
+        attempts: args.attempts,
+        ..RetryPolicy::default()
+    };
     retry.check()?;
     let timeout_ms = args.timeout.map(milliseconds).transpose()?;
     if let Some(command) = &args.worker_command {
@@ -107,7 +120,12 @@ fn prepare(args: &Args) -> Result<(Plan, CrewPlan), CliError> {
     let items = read_inputs(&args.input, &mut std::io::stdin().lock())?;
     let (kind, because, options) = choose(args, &items)?;
     let workers = args.workers;
-    let crew = CrewPlan { kind: kind.clone(), because, workers, worker_command: args.worker_command.clone() };
+    let crew = CrewPlan {
+        kind: kind.clone(),
+        because,
+        workers,
+        worker_command: args.worker_command.clone(),
+    };
     let members = crew::names(workers).into_iter().map(Member::new).collect();
     let mut plan = Plan::new(args.goal.clone(), kind, items);
     plan.options = options;
@@ -139,12 +157,20 @@ fn choose(args: &Args, items: &[Item]) -> Result<(Name, String, Value), CliError
         None => None,
         Some(text) => Some(serde_json::from_str(text).map_err(|fault| {
             let hint = "Options are a JSON object, such as '{\"limit\": 5}'.";
-            CliError::caller("json.malformed", format!("--options is not JSON: {fault}"), hint)
+            CliError::caller(
+                "json.malformed",
+                format!("--options is not JSON: {fault}"),
+                hint,
+            )
         })?),
     };
     if let Some(command) = &args.worker_command {
         let because = format!("each task runs `{command}`");
-        return Ok((Name::literal(COMMAND_KIND), because, given.unwrap_or_default()));
+        return Ok((
+            Name::literal(COMMAND_KIND),
+            because,
+            given.unwrap_or_default(),
+        ));
     }
     if items.is_empty() {
         return Err(CliError::caller(

@@ -53,11 +53,21 @@ pub(crate) enum Args {
 
 pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
     match args {
-        Args::List { status, limit, after } => {
+        Args::List {
+            status,
+            limit,
+            after,
+        } => {
             let status = status.as_deref().map(parse_status).transpose()?;
             let after = after.map(|run| run.parse()).transpose()?;
             let engine = crew::open_to_read(store)?;
-            let page = engine.run_list(RunQuery { status, after, limit }).await?;
+            let page = engine
+                .run_list(RunQuery {
+                    status,
+                    after,
+                    limit,
+                })
+                .await?;
             match output {
                 Output::Json => print_json(&page),
                 Output::Text => print(&list(&page.items)),
@@ -88,7 +98,11 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
 fn parse_status(text: &str) -> Result<RunStatus, CliError> {
     serde_json::from_value(json!(text)).map_err(|_| {
         let hint = "Use running, completed, failed or cancelled.";
-        CliError::caller("value.out_of_range", format!("“{text}” is not a run's status"), hint)
+        CliError::caller(
+            "value.out_of_range",
+            format!("“{text}” is not a run's status"),
+            hint,
+        )
     })
 }
 
@@ -105,14 +119,22 @@ fn list(runs: &[RunView]) -> String {
             cut(&run.goal, 50),
         ]
     };
-    table(&["run", "status", "done", "started", "goal"], runs.iter().map(row).collect())
+    table(
+        &["run", "status", "done", "started", "goal"],
+        runs.iter().map(row).collect(),
+    )
 }
 
 fn show(run: &RunView, output: Output) {
     if output == Output::Json {
         return print_json(run);
     }
-    let mut text = format!("{}  {}\n  goal      {}\n", run.run_id, run.status.as_str(), cut(&run.goal, 400));
+    let mut text = format!(
+        "{}  {}\n  goal      {}\n",
+        run.run_id,
+        run.status.as_str(),
+        cut(&run.goal, 400)
+    );
     text += &format!("  started   {}\n", instant(run.created_at));
     if let Some(ended) = run.ended_at {
         let took = duration(ended.since_ms(run.created_at));
@@ -122,14 +144,24 @@ fn show(run: &RunView, output: Output) {
         text += &format!("  waits     {}: {}\n", waits.who, waits.what);
     }
     if let Some(failure) = &run.failure {
-        text += &format!("  failure   {}: {}\n", failure.code, cut(&failure.message, 400));
+        text += &format!(
+            "  failure   {}: {}\n",
+            failure.code,
+            cut(&failure.message, 400)
+        );
     }
     if let Some(reason) = &run.cancelled {
         text += &format!("  cancelled {reason}\n");
     }
     let step = |step: &protocol::v1::StepView| {
         let status = serde_json::to_value(step.status).unwrap_or_default();
-        let n = |count: u32| if step.tasks.total == 0 { String::new() } else { count.to_string() };
+        let n = |count: u32| {
+            if step.tasks.total == 0 {
+                String::new()
+            } else {
+                count.to_string()
+            }
+        };
         vec![
             step.step.to_string(),
             status.as_str().unwrap_or_default().to_owned(),
@@ -140,12 +172,28 @@ fn show(run: &RunView, output: Output) {
             n(step.tasks.cancelled),
         ]
     };
-    let heading = ["step", "status", "completed", "running", "pending", "failed", "cancelled"];
-    text += &format!("\n{}\n", table(&heading, run.steps.iter().map(step).collect()));
+    let heading = [
+        "step",
+        "status",
+        "completed",
+        "running",
+        "pending",
+        "failed",
+        "cancelled",
+    ];
+    text += &format!(
+        "\n{}\n",
+        table(&heading, run.steps.iter().map(step).collect())
+    );
     if let Some(result) = &run.final_result {
         let value = result.value();
-        let shown = value["text"].as_str().map_or_else(|| result.text().to_owned(), str::to_owned);
-        text += &format!("\n{}{shown}", if run.partial { "partial result\n" } else { "" });
+        let shown = value["text"]
+            .as_str()
+            .map_or_else(|| result.text().to_owned(), str::to_owned);
+        text += &format!(
+            "\n{}{shown}",
+            if run.partial { "partial result\n" } else { "" }
+        );
     }
     print(text.trim_end());
 }

@@ -15,7 +15,9 @@ pub(crate) async fn run(store: &str, output: Output) -> Result<ExitCode, CliErro
     let mut watch = Watch::new(Arc::clone(&api));
     let progress = watch.monitor_progress().await?;
     let conflicts = watch.conflicts().await?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as u64);
     let concerns = watch.concerns(Time(now)).await?;
     let statistics = api.statistics().await?;
     if output == Output::Json {

@@ -62,7 +62,13 @@ pub(crate) enum Args {
 
 pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
     let (engine, task) = match args {
-        Args::List { run, status, worker, limit, after } => {
+        Args::List {
+            run,
+            status,
+            worker,
+            limit,
+            after,
+        } => {
             let query = TaskQuery {
                 run: run.map(|run| run.parse()).transpose()?,
                 status: status.as_deref().map(parse_status).transpose()?,
@@ -91,7 +97,9 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
         }
         Args::Reassign { task, worker } => {
             let (engine, task) = (crew::open_existing(store)?, task.parse()?);
-            engine.task_reassign(task, Address::Only(worker.parse()?)).await?;
+            engine
+                .task_reassign(task, Address::Only(worker.parse()?))
+                .await?;
             (engine, task)
         }
     };
@@ -104,10 +112,17 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
 }
 
 fn parse_status(text: &str) -> Result<TaskStatus, CliError> {
-    TaskStatus::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
-        let hint = "Use pending, assigned, in_progress, completed, failed or cancelled.";
-        CliError::caller("value.out_of_range", format!("“{text}” is not a task's status"), hint)
-    })
+    TaskStatus::ALL
+        .into_iter()
+        .find(|status| status.as_str() == text)
+        .ok_or_else(|| {
+            let hint = "Use pending, assigned, in_progress, completed, failed or cancelled.";
+            CliError::caller(
+                "value.out_of_range",
+                format!("“{text}” is not a task's status"),
+                hint,
+            )
+        })
 }
 
 /// Why a task waits, in words.
@@ -133,18 +148,26 @@ fn list(tasks: &[TaskView]) -> String {
         let about = match (&task.waits_for, &task.failure) {
             (Some(reason), _) => waits(reason),
             (None, Some(failure)) => format!("{}: {}", failure.code, failure.message),
-            (None, None) => task.output.as_ref().map_or_else(String::new, |o| o.text().to_owned()),
+            (None, None) => task
+                .output
+                .as_ref()
+                .map_or_else(String::new, |o| o.text().to_owned()),
         };
         vec![
             task.task_id.to_string(),
             task.status.to_string(),
             task.kind.to_string(),
-            task.worker.as_ref().map_or_else(|| "-".into(), ToString::to_string),
+            task.worker
+                .as_ref()
+                .map_or_else(|| "-".into(), ToString::to_string),
             task.attempts.to_string(),
             cut(&about, 60),
         ]
     };
-    table(&["task", "status", "type", "worker", "attempts", "about"], tasks.iter().map(row).collect())
+    table(
+        &["task", "status", "type", "worker", "attempts", "about"],
+        tasks.iter().map(row).collect(),
+    )
 }
 
 fn show(task: &TaskView) -> String {
@@ -171,7 +194,13 @@ fn show(task: &TaskView) -> String {
             format!(" — {}: {}", failure.code, cut(&failure.message, 300))
         });
         let (n, worker, ran) = (ended.attempt, &ended.worker, duration(ended.ran_ms));
-        line("attempt", format!("{n} {} by {worker} after {ran}{why}", state.as_str().unwrap_or("")));
+        line(
+            "attempt",
+            format!(
+                "{n} {} by {worker} after {ran}{why}",
+                state.as_str().unwrap_or("")
+            ),
+        );
     }
     line("brief", cut(task.input.text(), 600));
     if let Some(output) = &task.output {

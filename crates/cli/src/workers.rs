@@ -31,7 +31,15 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
                     worker.reason.clone().unwrap_or_default(),
                 ]
             };
-            let heading = ["worker", "status", "tasks", "completed", "failed", "average", "reason"];
+            let heading = [
+                "worker",
+                "status",
+                "tasks",
+                "completed",
+                "failed",
+                "average",
+                "reason",
+            ];
             print(&table(&heading, workers.iter().map(row).collect()));
         }
     }

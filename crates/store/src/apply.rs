@@ -15,7 +15,7 @@ use domain::command::{Command, Outcome, follow_up};
 use domain::decide::decide;
 use domain::error::{Code, Error};
 use domain::event::{AttemptRef, Event, Recorded};
-use domain::id::{Ids, TaskId};
+use domain::id::Ids;
 use domain::name::Name;
 use domain::state::{Key, Row, Rows, State};
 use domain::task::Task;
@@ -450,36 +450,30 @@ impl Store {
             let text = format!("there is no worker “{worker}”");
             return Ok(Err(Error::new(Code::WorkerUnknown, text)));
         };
-        let spec = Arc::clone(&holder.spec);
+        let classes = self.index.eligible(&holder.spec);
         let mut claimed = Vec::new();
-        let mut passed: HashSet<TaskId> = HashSet::new();
+        let mut after = None;
         while claimed.len() < max as usize {
-            let Some(task) = self
-                .index
-                .candidates(&spec)
-                .find(|task| !passed.contains(task))
-            else {
+            let Some(turn) = self.index.next_after(&classes, after) else {
                 break;
             };
+            // A task that is passed over, or taken, is behind; the next of its lane comes after it.
+            after = Some(turn);
             let command = Command::TaskClaim {
-                task,
+                task: turn.2,
                 worker: worker.clone(),
                 starts,
             };
             match self.command(&command, cause, now)? {
                 Ok(Outcome::Leased(lease)) => {
                     if let Some(Row::Task(task)) = self.state.get(&Key::Task(lease.task)) {
-                        claimed.push(Claimed {
-                            lease,
-                            task: Arc::clone(task),
-                        });
+                        let task = Arc::clone(task);
+                        claimed.push(Claimed { lease, task });
                     }
                 }
                 Ok(_) => break,
+                Err(error) if error.code == Code::NotClaimable => {}
                 Err(error) if error.code == Code::WorkerFull && !claimed.is_empty() => break,
-                Err(error) if error.code == Code::NotClaimable => {
-                    passed.insert(task);
-                }
                 Err(error) => return Ok(Err(error)),
             }
         }

@@ -14,9 +14,10 @@ use domain::task::{Address, Place};
 use domain::time::Time;
 use domain::worker::WorkerSpec;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 
 /// In order: rank, then who came first.
-type Turn = (i64, u64, TaskId);
+pub type Turn = (i64, u64, TaskId);
 
 /// What the tasks of a class have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -234,9 +235,8 @@ impl Index {
         row.into_iter().chain(task).min()
     }
 
-    /// Tasks this worker may look at, in order. Nothing is taken: a claim that is decided takes its
-    /// task out by [`update`](Self::update).
-    pub fn candidates(&self, worker: &WorkerSpec) -> Candidates<'_> {
+    /// The classes a worker may look into.
+    pub fn eligible(&self, worker: &WorkerSpec) -> Vec<usize> {
         let own = self.addressed.get(&worker.id).into_iter().flatten();
         let fits = |n: &&usize| {
             let (class, waiting) = &self.waiting[**n];
@@ -248,12 +248,34 @@ impl Index {
                     .as_ref()
                     .is_none_or(|needed| worker.can(needed))
         };
-        let classes = own.chain(&self.open_to_all).filter(fits).copied().collect();
-        Candidates {
-            index: self,
-            classes,
-            after: None,
-        }
+        own.chain(&self.open_to_all).filter(fits).copied().collect()
+    }
+
+    /// The next candidate in these classes after a turn: the first of each open lane, in order.
+    /// Nothing is taken: a claim that is decided takes its task out by [`update`](Self::update),
+    /// after which the next of its lane comes after its turn.
+    pub fn next_after(&self, classes: &[usize], after: Option<Turn>) -> Option<Turn> {
+        let from = match after {
+            None => Bound::Unbounded,
+            Some(after) => Bound::Excluded(after),
+        };
+        let first = |n: &usize| {
+            let heads = &self.waiting[*n].1.heads;
+            heads
+                .range((from, Bound::Unbounded))
+                .next()
+                .map(|(turn, _)| *turn)
+        };
+        classes.iter().filter_map(first).min()
+    }
+
+    /// The first of each lane a worker may look into, in order.
+    pub fn candidates(&self, worker: &WorkerSpec) -> Vec<TaskId> {
+        let classes = self.eligible(worker);
+        let next = |turn: &Turn| self.next_after(&classes, Some(*turn));
+        std::iter::successors(self.next_after(&classes, None), next)
+            .map(|turn| turn.2)
+            .collect()
     }
 
     /// Tasks that wait for one worker alone, in order, at most `limit`.
@@ -304,35 +326,6 @@ impl Index {
             .iter()
             .filter_map(|(_, waiting)| waiting.heads.first_key_value());
         heads.map(|((rank, _, task), _)| (*task, *rank))
-    }
-}
-
-/// Walks a worker's candidates: the first of each open lane, lowest rank first, one lane at a time.
-#[derive(Debug)]
-pub struct Candidates<'a> {
-    index: &'a Index,
-    classes: Vec<usize>,
-    after: Option<Turn>,
-}
-
-impl Iterator for Candidates<'_> {
-    type Item = TaskId;
-
-    fn next(&mut self) -> Option<TaskId> {
-        let after = self.after;
-        let first = |n: &usize| {
-            let heads = &self.index.waiting[*n].1.heads;
-            match after {
-                None => heads.first_key_value().map(|(turn, _)| *turn),
-                Some(after) => heads
-                    .range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
-                    .next()
-                    .map(|(turn, _)| *turn),
-            }
-        };
-        let turn = self.classes.iter().filter_map(first).min()?;
-        self.after = Some(turn);
-        Some(turn.2)
     }
 }
 
@@ -441,7 +434,8 @@ mod tests {
     }
 
     fn order(index: &Index, worker: &WorkerSpec) -> Vec<u128> {
-        index.candidates(worker).map(|task| task.0).collect()
+        let tasks = index.candidates(worker).into_iter();
+        tasks.map(|task| task.0).collect()
     }
 
     #[test]

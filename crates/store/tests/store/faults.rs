@@ -100,10 +100,7 @@ fn visible(store: &mut Store, keys: &BTreeSet<Key>, now: Time) -> Vec<String> {
         let mut spec = WorkerSpec::new(Name::literal(worker));
         spec.capabilities = vec![Name::literal("vision")];
         spec.queues = vec![Name::literal("default"), Name::literal("slow")];
-        seen.push(format!(
-            "{:?}",
-            store.index().candidates(&spec).collect::<Vec<_>>()
-        ));
+        seen.push(format!("{:?}", store.index().candidates(&spec)));
         seen.push(format!("{:?}", store.index().addressed_to(&spec.id, 999)));
     }
     for key in keys {
