@@ -478,7 +478,9 @@ impl Api for Engine {
     }
 
     async fn worker_heartbeat(&self, worker: Name, wait: Duration) -> Result<Vec<Signal>> {
-        let until = Instant::now() + wait.min(WAIT_MAX);
+        // A longer wait would end after the lease does.
+        let longest = self.shared.hearts.patience(&worker);
+        let until = Instant::now() + wait.min(longest);
         loop {
             self.shared.hearts.beat(&worker, self.shared.clock.now());
             let Some((signals, wake)) = self.shared.hearts.listen(&worker) else {

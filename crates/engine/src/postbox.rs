@@ -20,7 +20,14 @@ struct Inbox {
 #[derive(Debug, Default)]
 struct Content {
     inboxes: BTreeMap<Name, Inbox>,
-    messages: HashMap<MessageId, Arc<Message>>,
+    messages: HashMap<MessageId, Open>,
+}
+
+/// A message that somebody still has to deal with, and how many.
+#[derive(Debug)]
+struct Open {
+    message: Arc<Message>,
+    recipients: usize,
 }
 
 /// Who listens and what waits for them. Cloning shares it.
@@ -74,15 +81,36 @@ impl Postbox {
 
     pub(crate) fn deliver(&self, message: &Arc<Message>) {
         let mut content = self.content();
+        let mut recipients = 0;
         for (recipient, part) in &message.recipients {
             if matches!(part, Delivery::Pending { .. }) {
+                recipients += 1;
                 let inbox = content.inboxes.entry(recipient.clone()).or_default();
                 inbox.waiting.push_back(message.id);
                 inbox.wake.notify_waiters();
             }
         }
-        if message.is_open() {
-            content.messages.insert(message.id, Arc::clone(message));
+        if recipients > 0 {
+            let message = Arc::clone(message);
+            let open = Open {
+                message,
+                recipients,
+            };
+            content.messages.insert(open.message.id, open);
+        }
+    }
+
+    /// A recipient's part has ended; after the last one the message is the store's alone.
+    pub(crate) fn settle(&self, message: MessageId, recipient: &Name) {
+        let mut content = self.content();
+        if let Some(inbox) = content.inboxes.get_mut(recipient) {
+            inbox.waiting.retain(|waiting| *waiting != message);
+        }
+        if let Some(open) = content.messages.get_mut(&message) {
+            open.recipients -= 1;
+            if open.recipients == 0 {
+                content.messages.remove(&message);
+            }
         }
     }
 
@@ -116,10 +144,10 @@ impl Postbox {
         while taken.len() < max
             && let Some(id) = inbox.waiting.pop_front()
         {
-            if let Some(message) = messages.get(&id) {
+            if let Some(open) = messages.get(&id) {
                 taken.push(Delivered {
                     id,
-                    message: Arc::clone(message),
+                    message: Arc::clone(&open.message),
                 });
             }
         }
@@ -142,13 +170,13 @@ impl Postbox {
         let answers = |id: &MessageId| {
             messages
                 .get(id)
-                .is_some_and(|message| message.correlation == Some(asked))
+                .is_some_and(|open| open.message.correlation == Some(asked))
         };
         let found = inbox.waiting.iter().position(answers);
         match found.and_then(|at| inbox.waiting.remove(at)) {
             Some(id) if messages.contains_key(&id) => Ok(Delivered {
                 id,
-                message: Arc::clone(&messages[&id]),
+                message: Arc::clone(&messages[&id].message),
             }),
             _ => Err(Arc::clone(&inbox.wake)),
         }

@@ -117,6 +117,15 @@ impl Relay {
                     self.postbox.offer_again(*message, recipient);
                     None
                 }
+                Event::MessageDelivered { message, recipient }
+                | Event::MessageDeadLettered {
+                    message,
+                    recipient: Some(recipient),
+                    ..
+                } => {
+                    self.postbox.settle(*message, recipient);
+                    None
+                }
                 Event::MessageForgotten { message } | Event::MessageExpired { message } => {
                     self.postbox.drop_message(*message);
                     None

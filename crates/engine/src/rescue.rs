@@ -10,6 +10,7 @@ use domain::worker::{Home, Presence, Worker, WorkerSpec};
 use protocol::v1::Signal;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use store::{Op, Request, Store};
 use tokio::sync::Notify;
 
@@ -55,6 +56,12 @@ impl Hearts {
         if let Some(heart) = self.hearts().get_mut(worker) {
             heart.heard = now;
         }
+    }
+
+    /// How long a heartbeat may wait before the worker must be heard again: half its lease.
+    pub(crate) fn patience(&self, worker: &Name) -> Duration {
+        let lease_ms = self.hearts().get(worker).map_or(0, |heart| heart.lease_ms);
+        Duration::from_millis(lease_ms / 2)
     }
 
     pub(crate) fn heard(&self, worker: &Name) -> Option<Time> {

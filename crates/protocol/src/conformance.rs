@@ -65,6 +65,7 @@ macro_rules! conformance {
             failures_are_retried_then_dead_then_redriven,
             a_reassigned_task_changes_hands,
             a_silent_worker_loses_its_tasks,
+            a_heartbeat_that_waits_comes_in_time,
             a_new_session_releases_at_once,
             a_leaving_worker_gives_back,
             a_draining_worker_finishes,
@@ -98,6 +99,7 @@ macro_rules! conformance {
             a_message_expires_while_it_waits,
             a_failing_receiver_is_asked_again_then_it_is_dead,
             the_same_message_is_sent_once,
+            what_is_settled_is_not_delivered,
             a_request_gets_its_answer,
             a_late_answer_answers_nothing,
             unsubscribing_stops_delivery,
@@ -398,7 +400,7 @@ pub async fn a_task_reads_back(api: Subject) {
 /// Pages follow each other without a gap, each filter filters, and together they all hold.
 // S3-172: batch submit, batch result retrieval, parallel execution.
 pub async fn tasks_are_listed_in_pages_and_filtered(api: Subject) {
-    let kinds = |n: usize| spec(if n % 2 == 0 { "even" } else { "odd" });
+    let kinds = |n: usize| spec(if n.is_multiple_of(2) { "even" } else { "odd" });
     let all = submit_all(&api, (0..25).map(kinds).collect()).await;
     let mut found = Vec::new();
     let mut sizes = Vec::new();
@@ -1178,6 +1180,27 @@ pub async fn a_silent_worker_loses_its_tasks(api: Subject) {
     complete(&api, "next", &next, json!(2)).await;
 }
 
+/// A heartbeat may wait for something to say, but never so long that the worker is taken for dead.
+pub async fn a_heartbeat_that_waits_comes_in_time(api: Subject) {
+    let brief = WorkerSpec {
+        lease_ms: 400,
+        ..worker("w")
+    };
+    register(&api, brief).await;
+    submit(&api, spec("a")).await;
+    take(&api, "w").await;
+    let began = Instant::now();
+    while began.elapsed() < ms(1_200) {
+        let signals = api.worker_heartbeat(name("w"), SOON).await.unwrap();
+        assert_eq!(signals, []);
+    }
+    let view = api.worker_get(name("w")).await.unwrap();
+    assert_eq!(
+        (view.status, view.current_task_count),
+        (WorkerStatus::Busy, 1)
+    );
+}
+
 /// A worker that starts anew gives back what its last life held, at once.
 pub async fn a_new_session_releases_at_once(api: Subject) {
     register(&api, worker("w")).await;
@@ -1249,10 +1272,10 @@ pub async fn a_failing_worker_is_in_error(api: Subject) {
         ..spec("a")
     };
     let tasks = submit_all(&api, (0..4).map(|_| once()).collect()).await;
-    for n in 0..3 {
+    for task in &tasks[..3] {
         assert_eq!(worker_status(&api, "w").await, WorkerStatus::Available);
         let held = take(&api, "w").await;
-        assert_eq!(held.task_id, tasks[n]);
+        assert_eq!(held.task_id, *task);
         let failure = Failure {
             worker_fault: true,
             ..Failure::new("worker.broken", "no tools")
@@ -2451,6 +2474,20 @@ pub async fn the_same_message_is_sent_once(api: Subject) {
     assert_eq!(api.message_list(None, 100).await.unwrap().len(), 1);
 }
 
+/// A message that its recipient settled before it asked for it is dealt with; the others still get it.
+pub async fn what_is_settled_is_not_delivered(api: Subject) {
+    subscribe(&api, "ann", &["note"]).await;
+    subscribe(&api, "bob", &["note"]).await;
+    let sent = message("boss", To::Type, "note", json!(1));
+    let id = api.message_send(sent).await.unwrap();
+    settle(&api, id, "ann", None).await;
+    assert!(inbox(&api, "ann").await.is_empty());
+    assert_eq!(inbox(&api, "bob").await[0].id, id);
+    settle(&api, id, "bob", Some("no disk")).await;
+    settle(&api, id, "bob", None).await;
+    assert!(inbox(&api, "bob").await.is_empty());
+}
+
 /// A request waits for the message that answers it, and for no other.
 // S3-161, S3-76: request and response, linked by correlation, with a time limit.
 pub async fn a_request_gets_its_answer(api: Subject) {
@@ -2517,7 +2554,7 @@ pub async fn a_late_answer_answers_nothing(api: Subject) {
     assert_eq!(inbox(&api, "asker").await[0].id, late);
 }
 
-/// Who has unsubscribed gets nothing more, and wakes from a wait with nothing.
+/// Who has unsubscribed gets nothing more; who subscribes again starts afresh.
 // S3-81: ending a subscription stops delivery.
 pub async fn unsubscribing_stops_delivery(api: Subject) {
     subscribe(&api, "ann", &["note"]).await;
