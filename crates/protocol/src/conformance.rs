@@ -805,7 +805,8 @@ pub async fn a_waiting_worker_gets_what_comes(api: Subject) {
     let asked = Instant::now();
     let nothing = api.work(claiming("w", 1, 120)).await.unwrap();
     assert!(nothing.tasks.is_empty());
-    assert!((ms(120)..ms(2_000)).contains(&asked.elapsed()));
+    // The engine counts whole milliseconds.
+    assert!((ms(119)..ms(2_000)).contains(&asked.elapsed()));
     let waiting = {
         let api = Arc::clone(&api);
         tokio::spawn(async move { take(&api, "w").await })
@@ -826,12 +827,12 @@ pub async fn of_waiting_workers_the_least_loaded_is_first(api: Subject) {
     take(&api, "loaded").await;
     let wait = |worker: &'static str| {
         let api = Arc::clone(&api);
-        tokio::spawn(async move { api.work(claiming(worker, 1, 1_500)).await.unwrap().tasks })
+        tokio::spawn(async move { api.work(claiming(worker, 1, 2_000)).await.unwrap().tasks })
     };
     let loaded = wait("loaded");
-    sleep(ms(50)).await;
+    sleep(ms(200)).await;
     let idle = wait("idle");
-    sleep(ms(50)).await;
+    sleep(ms(200)).await;
     let task = submit(&api, spec("b")).await;
     assert_eq!(ids(&idle.await.unwrap()), [task]);
     assert!(loaded.await.unwrap().is_empty());
@@ -940,7 +941,7 @@ pub async fn a_preference_is_honoured(api: Subject) {
 /// A task with an instant is not given before it, and soon after it.
 pub async fn nothing_is_given_before_its_time(api: Subject) {
     register(&api, worker("w")).await;
-    let until = now().plus_ms(300);
+    let until = now().plus_ms(800);
     let later = TaskSpec {
         not_before: Some(until),
         ..spec("a")
@@ -1055,7 +1056,7 @@ pub async fn failures_are_retried_then_dead_then_redriven(api: Subject) {
     let given = TaskSpec {
         retry: RetryPolicy {
             attempts: 2,
-            backoff_ms: 300,
+            backoff_ms: 1_000,
             factor_percent: 200,
             backoff_max_ms: 60_000,
         },
@@ -1070,7 +1071,7 @@ pub async fn failures_are_retried_then_dead_then_redriven(api: Subject) {
         panic!("no wait before the second attempt")
     };
     let wait = until.since_ms(reported);
-    assert!((150..=2_300).contains(&wait), "{wait} ms");
+    assert!((500..=3_000).contains(&wait), "{wait} ms");
     assert_eq!(api.statistics().await.unwrap().tasks_failed, 0);
     assert!(claim(&api, "w", 1).await.is_empty());
     let held = take(&api, "w").await;
@@ -1136,34 +1137,36 @@ pub async fn a_reassigned_task_changes_hands(api: Subject) {
 /// A worker elsewhere that falls silent loses its tasks when its lease is over, and not much later.
 // S3-135, S3-64, S3-53, S3-51: a heartbeat that stays out is noticed; a crash returns the task.
 pub async fn a_silent_worker_loses_its_tasks(api: Subject) {
-    let brief = WorkerSpec {
-        lease_ms: 200,
-        ..worker("silent")
+    let leased = |id, lease_ms| WorkerSpec {
+        lease_ms,
+        ..worker(id)
     };
-    register(&api, brief).await;
+    register(&api, leased("steady", 600)).await;
+    let kept = submit(&api, spec("a")).await;
+    take(&api, "steady").await;
+    // Heartbeats keep it for longer than its lease.
+    for _ in 0..6 {
+        sleep(ms(150)).await;
+        let before = now();
+        api.worker_heartbeat(name("steady"), ms(0)).await.unwrap();
+        let view = api.worker_get(name("steady")).await.unwrap();
+        assert!(view.last_heartbeat >= Some(before));
+        assert_eq!(view.current_task_count, 1);
+    }
+    assert_eq!(status(&api, kept).await, TaskStatus::InProgress);
     register(&api, worker("next")).await;
     let once = TaskSpec {
         retry: RetryPolicy::NEVER,
+        address: Address::Prefer(name("silent")),
         ..spec("a")
     };
+    register(&api, leased("silent", 200)).await;
     let task = submit(&api, once).await;
     let held = take(&api, "silent").await;
-    // Heartbeats keep it for longer than its lease.
-    for _ in 0..5 {
-        sleep(ms(80)).await;
-        api.worker_heartbeat(name("silent"), ms(0)).await.unwrap();
-    }
-    let heard = api.worker_get(name("silent")).await.unwrap();
-    assert_eq!(heard.current_task_count, 1);
-    assert!(
-        heard
-            .last_heartbeat
-            .is_some_and(|at| now().since_ms(at) < 150)
-    );
     let last = Instant::now();
     let next = take(&api, "next").await;
     let took = last.elapsed();
-    assert!((ms(150)..ms(1_200)).contains(&took), "{took:?}");
+    assert!((ms(100)..ms(1_200)).contains(&took), "{took:?}");
     assert_eq!((next.task_id, next.attempt), (task, 2));
     let view = api.worker_get(name("silent")).await.unwrap();
     assert_eq!(
@@ -1183,14 +1186,14 @@ pub async fn a_silent_worker_loses_its_tasks(api: Subject) {
 /// A heartbeat may wait for something to say, but never so long that the worker is taken for dead.
 pub async fn a_heartbeat_that_waits_comes_in_time(api: Subject) {
     let brief = WorkerSpec {
-        lease_ms: 400,
+        lease_ms: 1_000,
         ..worker("w")
     };
     register(&api, brief).await;
     submit(&api, spec("a")).await;
     take(&api, "w").await;
     let began = Instant::now();
-    while began.elapsed() < ms(1_200) {
+    while began.elapsed() < ms(2_200) {
         let signals = api.worker_heartbeat(name("w"), SOON).await.unwrap();
         assert_eq!(signals, []);
     }
@@ -1522,11 +1525,11 @@ pub async fn reserving_is_atomic(api: Subject) {
     assert_eq!(claim(&api, "a", 1).await.len(), 1);
     // A reservation that nobody gives back ends by itself.
     let keep = |holder: &str, time| api.pool_reserve(name("crew"), None, name(holder), time);
-    assert_eq!(keep("short", ms(150)).await.unwrap(), name("blind"));
+    assert_eq!(keep("short", ms(700)).await.unwrap(), name("blind"));
     let view = api.pool_statistics(name("crew")).await.unwrap();
     assert_eq!((view.available_workers, view.busy_workers), (0, 3));
     assert_eq!(code(keep("next", SOON).await), Code::WorkerFull);
-    sleep(ms(200)).await;
+    sleep(ms(750)).await;
     assert_eq!(keep("next", SOON).await.unwrap(), name("blind"));
 }
 
@@ -1912,7 +1915,7 @@ pub async fn entries_are_filtered_and_ordered(api: Subject) {
     };
     let before = now();
     let first = api.entry_write(old).await.unwrap();
-    sleep(ms(400)).await;
+    sleep(ms(1_500)).await;
     for (author, content, tags, segment, importance) in [
         ("bob", "both", &["a", "b"][..], "results", 0.9),
         ("ann", "b", &["b"], "errors", 0.5),
@@ -1948,7 +1951,7 @@ pub async fn entries_are_filtered_and_ordered(api: Subject) {
     };
     assert_eq!(list(segment).await, ["both", "old"]);
     let young = EntryFilter {
-        age_max_ms: Some(350),
+        age_max_ms: Some(1_400),
         ..base()
     };
     assert_eq!(list(young).await, ["both", "none", "b"]);
@@ -2045,14 +2048,14 @@ pub async fn of_many_claims_one_wins(api: Subject) {
 /// An entry with an end is not read after it, and cannot be claimed.
 pub async fn entries_expire(api: Subject) {
     let brief = NewEntry {
-        ttl_ms: Some(150),
+        ttl_ms: Some(800),
         ..NewEntry::new(name("ann"), json!("brief").into())
     };
     let entry = api.entry_write(brief).await.unwrap();
     write(&api, "ann", "lasting").await;
     let list = async || contents(&api.entry_list(EntryFilter::default()).await.unwrap());
     assert_eq!(list().await, ["lasting", "brief"]);
-    sleep(ms(200)).await;
+    sleep(ms(850)).await;
     assert_eq!(list().await, ["lasting"]);
     let claimed = api.entry_claim(entry, None, Some(name("bob"))).await;
     assert_eq!(code(claimed), Code::EntryUnknown);
