@@ -13,7 +13,7 @@
 //! ```
 
 pub mod command;
-pub mod expr;
+pub mod errors;
 pub mod input;
 pub mod monitor;
 pub mod plan;

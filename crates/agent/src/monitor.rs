@@ -15,14 +15,19 @@ pub struct Watch {
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch").field("position", &self.monitor.position()).finish_non_exhaustive()
+        f.debug_struct("Watch")
+            .field("position", &self.monitor.position())
+            .finish_non_exhaustive()
     }
 }
 
 impl Watch {
     /// Begins at the first event.
     pub fn new(api: Arc<dyn ApiRead>) -> Self {
-        Self { api, monitor: Monitor::default() }
+        Self {
+            api,
+            monitor: Monitor::default(),
+        }
     }
 
     /// Reads what has happened since.
@@ -31,7 +36,10 @@ impl Watch {
     /// The engine's own, or a log with a gap.
     pub async fn catch_up(&mut self) -> Result<(), Error> {
         loop {
-            let events = self.api.event_list(self.monitor.position(), PAGE_MAX).await?;
+            let events = self
+                .api
+                .event_list(self.monitor.position(), PAGE_MAX)
+                .await?;
             if events.is_empty() {
                 return Ok(());
             }

@@ -18,8 +18,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::expr::ExprError;
 use crate::input::{Item, Source};
+use domain::error::Error;
 
 pub mod digest;
 pub mod extract;
@@ -83,10 +83,17 @@ impl fmt::Display for SkillError {
 
 impl std::error::Error for SkillError {}
 
-impl From<ExprError> for SkillError {
-    fn from(error: ExprError) -> SkillError {
+impl From<Error> for SkillError {
+    /// For the one thing a skill takes from the core: expressions.
+    fn from(error: Error) -> SkillError {
         let hint = "Expressions are CEL over `item` and its fields, such as `item.stars >= 4`; test an optional field with `has(item.name)`.";
-        SkillError::fatal(error.code, error.message, hint)
+        let code = error.code;
+        SkillError {
+            code: code.as_str(),
+            message: error.message,
+            hint: hint.to_owned(),
+            retryable: code.retryable(),
+        }
     }
 }
 
@@ -103,7 +110,7 @@ pub trait Skill: Send + Sync {
     ///
     /// # Errors
     ///
-    /// `option.invalid`, or an `expr.…` code for an expression.
+    /// `option.invalid`, `expression.invalid` or `limit.exceeded` for an expression.
     fn check(&self, options: &Value) -> Result<(), SkillError>;
 
     /// Works on one item. Text skills compute without pause, up to a few

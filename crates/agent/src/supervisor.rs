@@ -98,18 +98,24 @@ impl Plan {
             (None, items) => items,
         };
         if tasks == 0 {
-            return Err(Error::new(Code::OutOfRange, "0 tasks do nothing")
-                .hint("Ask for at least one task, or leave `--tasks` out for one per input item."));
+            return Err(Error::new(Code::OutOfRange, "0 tasks do nothing").hint(
+                "Ask for at least one task, or leave `--tasks` out for one per input item.",
+            ));
         }
         if items > 0 && tasks > items {
-            let text = format!("{tasks} tasks for {items} input items: some would have nothing to do");
-            return Err(Error::new(Code::OutOfRange, text)
-                .hint(format!("Ask for 1 to {items} tasks, or leave `--tasks` out for one per item.")));
+            let text =
+                format!("{tasks} tasks for {items} input items: some would have nothing to do");
+            return Err(Error::new(Code::OutOfRange, text).hint(format!(
+                "Ask for 1 to {items} tasks, or leave `--tasks` out for one per item."
+            )));
         }
         let mut briefs = Vec::with_capacity(tasks);
         for n in 0..tasks {
             let share = &self.items[items * n / tasks..items * (n + 1) / tasks];
-            let brief = json!(Brief { items: share.to_vec(), options: self.options.clone() });
+            let brief = json!(Brief {
+                items: share.to_vec(),
+                options: self.options.clone()
+            });
             let bytes = brief.to_string().len();
             if bytes > PAYLOAD_BYTES_MAX {
                 let text = format!(
@@ -135,15 +141,27 @@ impl Plan {
             priority: self.priority,
             ..Template::new(self.kind.clone())
         };
-        let each = Each { items: self.briefs()?, over: None, task: template, concurrency: None };
+        let each = Each {
+            items: self.briefs()?,
+            over: None,
+            task: template,
+            concurrency: None,
+        };
         let work = Name::literal(STEP);
         Ok(Graph {
             steps: vec![
-                Step { id: work.clone(), needs: Vec::new(), kind: StepKind::Each(each) },
+                Step {
+                    id: work.clone(),
+                    needs: Vec::new(),
+                    kind: StepKind::Each(each),
+                },
                 Step {
                     id: Name::literal(GATE),
                     needs: vec![work],
-                    kind: StepKind::Gate(Gate { join: Join::All, reduce: Reduce::Supervisor }),
+                    kind: StepKind::Gate(Gate {
+                        join: Join::All,
+                        reduce: Reduce::Supervisor,
+                    }),
                 },
             ],
         })
@@ -239,7 +257,9 @@ pub struct Supervisor {
 
 impl std::fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Supervisor").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Supervisor")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -285,7 +305,11 @@ impl Supervisor {
     ) -> Result<Vec<Delegated>, Error> {
         let tasks = num_tasks.unwrap_or(TASKS_DEFAULT);
         let item = |n: usize| Item {
-            source: Source { file: format!("part {} of {tasks}", n + 1), line: None, row: None },
+            source: Source {
+                file: format!("part {} of {tasks}", n + 1),
+                line: None,
+                row: None,
+            },
             text: Some(request.to_owned()),
             record: None,
         };
@@ -321,7 +345,12 @@ impl Supervisor {
         let mut tasks: Vec<TaskView> = Vec::new();
         loop {
             let after = tasks.last().map(|task| task.task_id);
-            let query = TaskQuery { run: Some(run), after, limit: PAGE_MAX, ..TaskQuery::default() };
+            let query = TaskQuery {
+                run: Some(run),
+                after,
+                limit: PAGE_MAX,
+                ..TaskQuery::default()
+            };
             let page = self.api.task_list(query).await?;
             tasks.extend(page.items);
             if page.next.is_none() {
@@ -350,13 +379,21 @@ impl Supervisor {
         };
         let entries = self.api.entry_list(filter).await?;
         let failed = self.tasks(run).await?;
-        let failed = failed.iter().filter(|task| task.status == TaskStatus::Failed);
+        let failed = failed
+            .iter()
+            .filter(|task| task.status == TaskStatus::Failed);
         let newest = |task: &TaskView| {
             let of_task = |entry: &&Entry| {
-                entry.provenance.as_ref().is_some_and(|from| from.task == task.task_id)
+                entry
+                    .provenance
+                    .as_ref()
+                    .is_some_and(|from| from.task == task.task_id)
             };
             let entry = entries.iter().find(of_task)?.clone();
-            Some(FailedTask { metadata: entry.metadata.clone(), entry })
+            Some(FailedTask {
+                metadata: entry.metadata.clone(),
+                entry,
+            })
         };
         Ok(failed.filter_map(newest).collect())
     }
@@ -367,7 +404,9 @@ impl Supervisor {
     /// # Errors
     /// An unknown or completed task.
     pub async fn reassign_task(&self, task: TaskId, new_worker: Name) -> Result<(), Error> {
-        self.api.task_reassign(task, Address::Only(new_worker)).await
+        self.api
+            .task_reassign(task, Address::Only(new_worker))
+            .await
     }
 
     /// Combines the results of the request: only its own, and all of them.
@@ -392,10 +431,16 @@ impl Supervisor {
             },
         };
         let task_results: Vec<TaskResult> = tasks.into_iter().map(task_result).collect();
-        let missing = task_results.iter().filter(|task| task.output.is_none()).count();
+        let missing = task_results
+            .iter()
+            .filter(|task| task.output.is_none())
+            .count();
         let mut text = aggregate.text;
         if missing > 0 {
-            text += &format!("\n{missing} of {} tasks have no result.", task_results.len());
+            text += &format!(
+                "\n{missing} of {} tasks have no result.",
+                task_results.len()
+            );
         }
         Ok(Aggregated {
             request_id: run,
@@ -436,7 +481,9 @@ impl Supervisor {
     pub async fn resolve_conflicts(&self, run: RunId, found: &[Conflict]) -> Result<usize, Error> {
         let mut resolved = 0;
         for conflict in found {
-            let Conflict::DuplicateAssignment { task, duplicate } = conflict else { continue };
+            let Conflict::DuplicateAssignment { task, duplicate } = conflict else {
+                continue;
+            };
             let reason = format!("the same work as {task}");
             match self.api.task_cancel(*duplicate, reason).await {
                 Err(error) if error.code == Code::TaskState => continue,
@@ -461,13 +508,17 @@ fn task_result(task: TaskView) -> TaskResult {
         worker: task.worker,
         attempts: task.attempts,
         output: task.output.as_ref().map(Json::value),
-        error: task.failure.map(|failure| format!("{}: {}", failure.code, failure.message)),
+        error: task
+            .failure
+            .map(|failure| format!("{}: {}", failure.code, failure.message)),
     }
 }
 
 /// A task's results: one per item for skills, one in all for programs.
 fn results_of(task: &TaskView) -> Vec<OneResult> {
-    let Some(output) = task.output.as_ref().map(Json::value) else { return Vec::new() };
+    let Some(output) = task.output.as_ref().map(Json::value) else {
+        return Vec::new();
+    };
     let one = |source: Value, output: Value| OneResult {
         task_id: task.task_id,
         worker: task.worker.clone(),
@@ -498,7 +549,10 @@ fn item_result(result: &OneResult) -> Option<ItemResult> {
     Some(ItemResult {
         source: serde_json::from_value(result.source.clone()).ok()?,
         task_id: result.task_id.to_string(),
-        worker: result.worker.as_ref().map_or_else(String::new, Name::to_string),
+        worker: result
+            .worker
+            .as_ref()
+            .map_or_else(String::new, Name::to_string),
         output: result.output.clone(),
     })
 }
@@ -510,7 +564,8 @@ fn list(results: &[OneResult]) -> String {
     let mut lines = vec![format!("{} results", results.len())];
     for result in results.iter().take(LISTED_MAX) {
         let source = serde_json::from_value::<Source>(result.source.clone());
-        let source = source.map_or_else(|_| result.task_id.to_string(), |source| source.to_string());
+        let source =
+            source.map_or_else(|_| result.task_id.to_string(), |source| source.to_string());
         let output: String = result.output.to_string().chars().take(160).collect();
         lines.push(format!("  {source}: {output}"));
     }

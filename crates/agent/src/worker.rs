@@ -67,7 +67,9 @@ impl Handler for SkillHandler {
                 return Ended::Failed(Failure::permanent("brief.malformed", text));
             }
         };
-        let checkpoint = task.checkpoint().and_then(|done| serde_json::from_value(done).ok());
+        let checkpoint = task
+            .checkpoint()
+            .and_then(|done| serde_json::from_value(done).ok());
         let mut done: Outcomes = checkpoint.unwrap_or_default();
         let total = brief.items.len();
         for item in brief.items.into_iter().skip(done.items.len()) {
@@ -83,13 +85,23 @@ impl Handler for SkillHandler {
             let source = item.source.clone();
             match one_item(skill, item, brief.options.clone()).await {
                 Ok(output) => {
-                    done.items.push(ItemOutcome { source, output: Some(output), error: None });
+                    done.items.push(ItemOutcome {
+                        source,
+                        output: Some(output),
+                        error: None,
+                    });
                 }
                 // One item is the task; and what may work next time is tried again as a whole.
-                Err(error) if total == 1 || error.retryable => return Ended::Failed(failure(error)),
+                Err(error) if total == 1 || error.retryable => {
+                    return Ended::Failed(failure(error));
+                }
                 Err(error) => {
                     let error = Some(failure(error));
-                    done.items.push(ItemOutcome { source, output: None, error });
+                    done.items.push(ItemOutcome {
+                        source,
+                        output: None,
+                        error,
+                    });
                 }
             }
         }
@@ -104,7 +116,11 @@ impl Handler for SkillHandler {
 }
 
 /// Text skills compute without pause, so they run where blocking is allowed.
-async fn one_item(skill: &'static dyn Skill, item: Item, options: Value) -> Result<Value, SkillError> {
+async fn one_item(
+    skill: &'static dyn Skill,
+    item: Item,
+    options: Value,
+) -> Result<Value, SkillError> {
     let runtime = tokio::runtime::Handle::current();
     let work = tokio::task::spawn_blocking(move || runtime.block_on(skill.run(&item, &options)));
     work.await.unwrap_or_else(|fault| {
@@ -120,7 +136,10 @@ async fn one_item(skill: &'static dyn Skill, item: Item, options: Value) -> Resu
 fn failure(error: SkillError) -> Failure {
     let retryable = error.retryable;
     let message = format!("{}\n{}", error.message, error.hint);
-    Failure { retryable, ..Failure::new(error.code, message) }
+    Failure {
+        retryable,
+        ..Failure::new(error.code, message)
+    }
 }
 
 /// Runs a person's program, one process per task: the brief as JSON on its standard input, the
@@ -147,23 +166,39 @@ impl Handler for CommandHandler {
             fields.insert("item".into(), json!(assignment.item));
         }
         let env = [
-            ("CHARGEHAND_TASK_ID".to_owned(), assignment.task_id.to_string()),
-            ("CHARGEHAND_ATTEMPT".to_owned(), assignment.attempt.to_string()),
+            (
+                "CHARGEHAND_TASK_ID".to_owned(),
+                assignment.task_id.to_string(),
+            ),
+            (
+                "CHARGEHAND_ATTEMPT".to_owned(),
+                assignment.attempt.to_string(),
+            ),
             ("CHARGEHAND_WORKER".to_owned(), task.worker().to_string()),
-            ("CHARGEHAND_IDEMPOTENCY_KEY".to_owned(), task.idempotency_key()),
+            (
+                "CHARGEHAND_IDEMPOTENCY_KEY".to_owned(),
+                task.idempotency_key(),
+            ),
         ];
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let now_ms = now.map_or(0, |since| since.as_millis() as u64);
         let left = Duration::from_millis(assignment.deadline.0.saturating_sub(now_ms));
-        let limits = CommandLimits { time: left, ..self.limits.clone() };
+        let limits = CommandLimits {
+            time: left,
+            ..self.limits.clone()
+        };
         let over = async {
             task.stopped().await;
         };
         match run_program(&self.command, &brief, &env, &limits, over).await {
             Ok(output) => Ended::done(output),
             Err(error) => {
-                let worker_fault = matches!(error.code, "command.not_found" | "command.not_executable");
-                Ended::Failed(Failure { worker_fault, ..failure(error) })
+                let worker_fault =
+                    matches!(error.code, "command.not_found" | "command.not_executable");
+                Ended::Failed(Failure {
+                    worker_fault,
+                    ..failure(error)
+                })
             }
         }
     }

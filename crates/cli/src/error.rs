@@ -96,3 +96,109 @@ impl From<SkillError> for CliError {
         Self::caller(error.code, error.message, error.hint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent::errors::ERRORS;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fmt::Write;
+    use std::path::{Path, PathBuf};
+
+    fn root() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    }
+
+    /// What `docs/errors.md` says today.
+    fn page() -> String {
+        let mut page = String::from(
+            "# Error codes\n\n\
+             Generated from the code by a test (`CHARGEHAND_BLESS=1 cargo test -p chargehand-cli errors` \
+             writes it); do not edit.\n\n\
+             An error has a stable code, a message that says what happened, and a hint that says what to \
+             do. The command line exits with 2 when the caller can mend it and with 1 when work failed.\n\n\
+             | code | who can act | again? | what it means | what to do |\n|---|---|---|---|---|\n",
+        );
+        let mut rows: BTreeMap<&str, String> = BTreeMap::new();
+        for code in Code::ALL {
+            let who = match code.who() {
+                Who::Caller => "caller",
+                Who::Conflict => "caller, after reading again",
+                Who::World => "operator",
+                Who::Bug => "Chargehand",
+            };
+            let again = if code.retryable() { "yes" } else { "no" };
+            let text = format!("{who} | {again} | {} | {}", code.meaning(), code.remedy());
+            rows.insert(code.as_str(), text);
+        }
+        for (code, meaning, remedy) in ERRORS {
+            let before = rows.insert(code, format!("caller | | {meaning} | {remedy}"));
+            assert!(before.is_none(), "{code} is explained twice");
+        }
+        for (code, text) in rows {
+            writeln!(page, "| `{code}` | {text} |").unwrap();
+        }
+        page
+    }
+
+    #[test]
+    fn the_page_of_errors_is_current() {
+        let path = root().join("docs/errors.md");
+        if std::env::var_os("CHARGEHAND_BLESS").is_some() {
+            std::fs::write(&path, page()).unwrap();
+        }
+        let stored = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            stored == page(),
+            "docs/errors.md is out of date; see its second line"
+        );
+    }
+
+    #[test]
+    fn every_code_in_the_source_is_explained() {
+        let known: BTreeSet<&str> = ERRORS
+            .iter()
+            .map(|row| row.0)
+            .chain(Code::ALL.iter().map(|c| c.as_str()))
+            .collect();
+        let families: BTreeSet<&str> = known
+            .iter()
+            .filter_map(|code| code.split_once('.'))
+            .map(|(family, _)| family)
+            .collect();
+        let names = ["http.fetch", "json.shape", "run.started"];
+        let mut missing = BTreeSet::new();
+        for folder in ["agent", "cli", "chargehand"] {
+            for source in sources(&root().join("crates").join(folder).join("src")) {
+                for literal in source.split('"').skip(1).step_by(2) {
+                    let Some((family, rest)) = literal.split_once('.') else {
+                        continue;
+                    };
+                    let is_code = !rest.is_empty()
+                        && rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+                        && families.contains(family);
+                    if is_code && !known.contains(literal) && !names.contains(&literal) {
+                        missing.insert(literal.to_owned());
+                    }
+                }
+            }
+        }
+        assert!(
+            missing.is_empty(),
+            "codes that agent/src/errors.rs does not explain: {missing:?}"
+        );
+    }
+
+    fn sources(folder: &Path) -> Vec<String> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(sources(&path));
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                found.push(std::fs::read_to_string(path).unwrap());
+            }
+        }
+        found
+    }
+}

@@ -18,9 +18,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Aggregate, ItemResult, Skill, SkillError, counted, listed, options};
-use crate::expr::Expr;
 use crate::input::Item;
 use crate::text;
+use domain::expr::Expr;
 
 /// Most columns one `select` may name.
 pub const SELECT_MAX: usize = 1_000;

@@ -1,0 +1,309 @@
+//! The codes of this crate and what they mean, for `docs/errors.md`. The codes of the core are in
+//! [`domain::error::Code`]; a test of the command line sees to it that no code is missing here.
+
+/// Code, what it means, what to do.
+pub type Explained = (&'static str, &'static str, &'static str);
+
+/// Every code that this crate, its workers and the command line give.
+pub const ERRORS: &[Explained] = &[
+    (
+        "attempt.lost",
+        "The worker that had the task is gone.",
+        "Nothing: the task is given to another worker.",
+    ),
+    (
+        "attempt.reassigned",
+        "The task was given to another worker.",
+        "Nothing: the new worker does it.",
+    ),
+    (
+        "attempt.released",
+        "The worker handed the task back, to yield or because it stopped.",
+        "Nothing: it is done later, from where it was.",
+    ),
+    (
+        "attempt.stopped",
+        "The attempt was over for the engine before the handler ended.",
+        "Look at the attempts with `chargehand tasks show`.",
+    ),
+    (
+        "attempt.timed_out",
+        "The attempt took longer than the task allows.",
+        "Allow more with `--timeout`, or split the work.",
+    ),
+    (
+        "brief.malformed",
+        "A task's brief does not have the form its handler needs.",
+        "Submit `{\"items\": […], \"options\": {…}}`.",
+    ),
+    (
+        "command.cancelled",
+        "The program was stopped because its task was cancelled or given away.",
+        "Nothing.",
+    ),
+    (
+        "command.empty",
+        "The command line of the worker program is empty.",
+        "Name a program with `--worker-command`.",
+    ),
+    (
+        "command.exit",
+        "The worker program ended with an exit code other than 0.",
+        "Read the end of its standard error in the message; it is tried again as often as `--attempts` says.",
+    ),
+    (
+        "command.no_json",
+        "The worker program ended well, but did not print one JSON document.",
+        "Print the result as JSON on standard output, and everything else on standard error.",
+    ),
+    (
+        "command.not_executable",
+        "The worker program may not be executed.",
+        "Make it executable: `chmod +x`.",
+    ),
+    (
+        "command.not_found",
+        "There is no such program.",
+        "Check the path and the directory you are in.",
+    ),
+    (
+        "command.signal",
+        "The worker program was ended by a signal.",
+        "Look for a crash or too little memory.",
+    ),
+    (
+        "command.timeout",
+        "The worker program took too long and was killed with everything it had started.",
+        "Allow more with `--timeout`.",
+    ),
+    (
+        "command.too_much_output",
+        "The worker program printed more than a result may have.",
+        "Write large results to a file and print its name.",
+    ),
+    (
+        "expr.failed",
+        "An expression has no value for this item.",
+        "Test optional fields with `has(item.name)`.",
+    ),
+    (
+        "expr.invalid",
+        "An expression is not CEL.",
+        "Correct it at the place the message names.",
+    ),
+    (
+        "expr.too_deep",
+        "An expression is nested too deeply.",
+        "Simplify it.",
+    ),
+    (
+        "expr.too_large",
+        "An expression is too long.",
+        "Shorten it.",
+    ),
+    (
+        "http.bad_url",
+        "An address is not an http or https address.",
+        "Correct the address.",
+    ),
+    (
+        "http.no_url",
+        "An item names no address to fetch.",
+        "Put an address into the text, or use the option `url`.",
+    ),
+    (
+        "http.private_address",
+        "An address leads into a private network.",
+        "Fetch public addresses only; an operator may allow private ones.",
+    ),
+    (
+        "http.status",
+        "The server answered with an error.",
+        "Check the address; the message has the status.",
+    ),
+    (
+        "http.timeout",
+        "The server did not answer in time.",
+        "Try later, or allow more with the option `time_ms_max`.",
+    ),
+    (
+        "http.too_large",
+        "The answer is larger than allowed.",
+        "Allow more with the option `bytes_max`.",
+    ),
+    (
+        "http.too_many",
+        "An item names too many addresses.",
+        "Split it.",
+    ),
+    (
+        "http.too_many_redirects",
+        "The server redirects too often.",
+        "Use the final address.",
+    ),
+    (
+        "http.unknown_host",
+        "There is no such host.",
+        "Check the address and the network.",
+    ),
+    (
+        "http.unreachable",
+        "The host does not answer.",
+        "Check the network, or try later.",
+    ),
+    (
+        "input.bad_csv",
+        "A CSV file has a row that does not fit its heading, or a quote left open.",
+        "Correct the row that the message names.",
+    ),
+    (
+        "input.bad_glob",
+        "A pattern is not a glob.",
+        "Use `*`, `?` and `[…]`.",
+    ),
+    (
+        "input.bad_json",
+        "A line of a JSON Lines file is not JSON.",
+        "Correct the line that the message names.",
+    ),
+    (
+        "input.binary",
+        "A file is not text.",
+        "Convert it to text first.",
+    ),
+    (
+        "input.empty",
+        "A file or folder has nothing in it.",
+        "Leave it out.",
+    ),
+    (
+        "input.missing",
+        "There is nothing to work on.",
+        "Name files, folders or globs with `--input`, or `--input -` for standard input.",
+    ),
+    (
+        "input.no_match",
+        "A pattern matches no file.",
+        "Check the pattern and the directory you are in.",
+    ),
+    (
+        "input.not_found",
+        "There is no such file or folder.",
+        "Check the path and the directory you are in.",
+    ),
+    (
+        "input.not_utf8",
+        "A file is not UTF-8.",
+        "Convert it, for example with `iconv -t utf-8`.",
+    ),
+    (
+        "input.stdin_twice",
+        "Standard input is named twice.",
+        "Name `-` once.",
+    ),
+    (
+        "input.too_deep",
+        "Folders are nested too deeply.",
+        "Name the folder further down.",
+    ),
+    (
+        "input.too_large",
+        "A file, an item or the whole input is too large.",
+        "Split it; the message names the limit.",
+    ),
+    (
+        "input.too_many",
+        "The input has too many items.",
+        "Split it into several runs.",
+    ),
+    (
+        "input.unreadable",
+        "A file may not be read.",
+        "Change its permissions.",
+    ),
+    (
+        "item.no_record",
+        "A skill for records met an item of plain text.",
+        "Use JSON Lines or CSV.",
+    ),
+    (
+        "item.no_text",
+        "A skill for text met an item without any.",
+        "Leave the item out.",
+    ),
+    (
+        "option.invalid",
+        "A skill does not know an option, or its value is wrong.",
+        "The message names the options the skill has.",
+    ),
+    (
+        "plan.ambiguous",
+        "The goal names two kinds of work at once.",
+        "Choose with `--skill`, or run twice.",
+    ),
+    (
+        "plan.needs_options",
+        "The skill for this goal needs options.",
+        "Give them with `--options`.",
+    ),
+    (
+        "plan.no_skill",
+        "The goal names no kind of work that the offline planner knows.",
+        "Choose with `--skill`, or bring a program with `--worker-command`.",
+    ),
+    (
+        "plan.no_text",
+        "The goal is about text, but the input has none.",
+        "Check the input, or choose with `--skill`.",
+    ),
+    (
+        "resume.several_programs",
+        "Open runs need different worker programs.",
+        "Resume them one at a time.",
+    ),
+    (
+        "run.no_crew",
+        "A run does not say which workers it needs.",
+        "Resume it with the program that started it.",
+    ),
+    (
+        "run.step_failed",
+        "A step of the run failed.",
+        "Look at its tasks with `chargehand tasks list --status failed`; `chargehand runs retry` does them again.",
+    ),
+    (
+        "runtime.start",
+        "The process could not start its threads.",
+        "Check the limits of the machine.",
+    ),
+    (
+        "shape.filter_not_boolean",
+        "A filter's value is neither true nor false.",
+        "Write a comparison.",
+    ),
+    (
+        "skill.panicked",
+        "A skill broke.",
+        "Please report it, with the item that broke it.",
+    ),
+    (
+        "skill.unknown",
+        "There is no skill of this name.",
+        "See `chargehand skills`.",
+    ),
+    (
+        "task.cancelled",
+        "The task was cancelled.",
+        "Nothing; `chargehand tasks redrive` wants it again.",
+    ),
+    (
+        "worker.no_handler",
+        "A worker got a task of a type it has no handler for.",
+        "Register a handler for it, or a worker that has one.",
+    ),
+    (
+        "worker.panicked",
+        "A handler panicked.",
+        "Correct the handler; the task is tried again as often as its policy says.",
+    ),
+];
