@@ -50,6 +50,10 @@ const IMPURE_CALLS: [&str; 7] = [
     "std::thread",
 ];
 
+/// The one exception: the expression parser recurses, so it runs on a thread with
+/// a stack made for it, which is waited for. Nothing runs beside anything else.
+const LARGE_STACK: (&str, &str) = ("crates/domain/src/expr.rs", "std::thread");
+
 const LINES_MAX: usize = 1_500;
 
 /// Asserts that `rule` finds nothing in the tree; lists all findings at once.
@@ -227,6 +231,7 @@ fn impure(file: &File) -> Vec<String> {
     code.retain(|token| token.line < tests);
     IMPURE_CALLS
         .iter()
+        .filter(|call| (file.path.as_str(), **call) != LARGE_STACK)
         .flat_map(|call| {
             lines_with(&code, call)
                 .into_iter()
@@ -348,7 +353,7 @@ fn dependencies_are_read_in_every_spelling() {
 fn the_rules_bite() {
     type Rule = fn(&File) -> Vec<String>;
     let long = "\n".repeat(LINES_MAX + 1);
-    let offenders: [(Rule, &str, &str); 11] = [
+    let offenders: [(Rule, &str, &str); 13] = [
         (unfinished, "crates/store/src/a.rs", "fn a() { todo!() }"),
         (unfinished, "crates/store/tests/a.rs", "fn a() { dbg!(1); }"),
         (
@@ -368,6 +373,16 @@ fn the_rules_bite() {
             "fn a() { std::time::Instant::now(); }",
         ),
         (
+            impure,
+            "crates/domain/src/a.rs",
+            "fn a() { std::thread::scope(|_| ()); }",
+        ),
+        (
+            impure,
+            "crates/domain/src/expr.rs",
+            "fn a() { std::env::args(); }",
+        ),
+        (
             sql,
             "crates/engine/Cargo.toml",
             "[dependencies.rusqlite]\nversion = \"1\"",
@@ -384,7 +399,7 @@ fn the_rules_bite() {
         };
         assert_eq!(rule(&file).len(), 1, "{path}: {text:.80}");
     }
-    let fine: [(Rule, &str, &str); 4] = [
+    let fine: [(Rule, &str, &str); 5] = [
         (
             unfinished,
             "crates/store/src/a.rs",
@@ -399,6 +414,11 @@ fn the_rules_bite() {
             impure,
             "crates/domain/src/a.rs",
             "#[cfg(test)]\nmod tests { use std::fs; }",
+        ),
+        (
+            impure,
+            "crates/domain/src/expr.rs",
+            "fn a() { std::thread::scope(|_| ()); }",
         ),
         (
             sql,

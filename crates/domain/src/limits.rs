@@ -29,6 +29,11 @@ pub const DEPENDENCIES_MAX: usize = 1_000;
 pub const EXPRESSION_BYTES_MAX: usize = 4 * 1024;
 /// Nested brackets in an expression: the parser recurses.
 pub const EXPRESSION_DEPTH_MAX: usize = 64;
+/// Operator characters in an expression, outside strings: a chain of operators nests as deeply as
+/// brackets do, only less visibly.
+pub const EXPRESSION_OPERATORS_MAX: usize = 256;
+/// Compiled expressions kept in memory; when full, all are forgotten.
+pub const EXPRESSIONS_KEPT: usize = 1_000;
 /// The highest priority; the lowest is its negative.
 pub const PRIORITY_MAX: i32 = 1_000;
 /// Milliseconds of waiting that weigh as much as one point of priority.
