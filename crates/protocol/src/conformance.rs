@@ -765,7 +765,7 @@ pub async fn a_running_task_is_cancelled(api: Subject) {
 }
 
 /// A wait returns when the task has ended, in whatever way, and says when it has not in time.
-// S3-115, S1-14: a result is there at once, or after a wait with a deadline.
+// S3-115: a result is there at once, or after a wait with a deadline.
 pub async fn a_wait_ends_with_the_task_or_in_time(api: Subject) {
     register(&api, worker("w")).await;
     let task = submit(&api, spec("a")).await;
@@ -1335,7 +1335,7 @@ pub async fn capacity_is_real(api: Subject) {
 }
 
 /// A worker that registers again changes what it says of itself and keeps what it did.
-// S3-42, S3-47, S3-49, S3-54, S3-56, S3-57, S3-62: a worker with its seven parts, one for an id.
+// S3-42, S3-47, S3-49, S3-56, S3-57, S3-62: a worker with its seven parts, one for an id.
 pub async fn registering_again_updates(api: Subject) {
     let first = WorkerSpec {
         agent_type: name("analyst"),
@@ -1903,7 +1903,7 @@ fn contents(entries: &[Entry]) -> Vec<Value> {
 }
 
 /// Each filter filters; what is left stands by importance, then by recency.
-// S1-36, S1-37, S1-38, S1-39, S1-40: what is written is read, with any tag, all tags, segment, age,
+// S1-37, S1-38, S1-39, S1-40: what is written is read, with any tag, all tags, segment, age,
 // importance, not one's own, and a limit.
 pub async fn entries_are_filtered_and_ordered(api: Subject) {
     let old = NewEntry {
