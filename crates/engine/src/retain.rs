@@ -20,17 +20,14 @@ pub(crate) fn is_over(store: &mut Store, board: Option<RunId>) -> bool {
     )
 }
 
-/// Commands that bring a board back to its bound. A store that cannot be read now is asked again
-/// at the next write.
-pub(crate) fn trim(store: &mut Store, board: Option<RunId>) -> Vec<Request> {
+/// Commands that bring a board back to its bound; its rows are written. A store that cannot be read
+/// now is asked again at the next write.
+pub(crate) fn trim(store: &Store, board: Option<RunId>) -> Vec<Request> {
     let all = Query::Entries {
         run: board,
         limit: usize::MAX / 2,
     };
-    let rows = store
-        .flush()
-        .and_then(|()| store.reader())
-        .and_then(|mut r| r.rows(&all));
+    let rows = store.reader().and_then(|mut r| r.rows(&all));
     let mut entries: Vec<Arc<Entry>> = rows
         .unwrap_or_default()
         .into_iter()

@@ -88,7 +88,11 @@ impl Wheel {
         let rows = store.reader()?.rows(&Query::Workers)?;
         let rows = store::overlay(&Query::Workers, rows, behind);
         // Who only looks has no duties.
-        let duties_from = if store.is_read_only() { Time(u64::MAX) } else { Time(0) };
+        let duties_from = if store.is_read_only() {
+            Time(u64::MAX)
+        } else {
+            Time(0)
+        };
         let names = rows.into_iter().filter_map(|(key, _)| match key {
             Key::Worker(name) => Some(name),
             _ => None,
@@ -158,6 +162,10 @@ impl Wheel {
             requests = self.duties(now);
             waiters.extend(requests.iter().map(|_| Waiter::Nobody));
         }
+        if let Some(error) = &self.fatal {
+            asks.drain(..).for_each(|ask| ask.refuse(error.clone()));
+            return;
+        }
         let mut rest = Vec::new();
         for ask in asks.drain(..) {
             match ask {
@@ -213,8 +221,10 @@ impl Wheel {
             requests.extend(rescue::tick(&self.hearts, &mut self.store, now));
             requests.extend(dispatch::preempt(&mut self.store, &self.workers, now));
         }
-        for board in std::mem::take(&mut self.full_boards) {
-            requests.extend(retain::trim(&mut self.store, board));
+        if !self.full_boards.is_empty() && self.written(now, Store::flush).is_ok() {
+            for board in std::mem::take(&mut self.full_boards) {
+                requests.extend(retain::trim(&self.store, board));
+            }
         }
         requests
     }
@@ -353,7 +363,7 @@ impl Wheel {
     fn read(&mut self, ask: Ask, now: Time) {
         match ask {
             Ask::Flush { reply } => {
-                let _ = reply.send(self.store.settle());
+                let _ = reply.send(self.written(now, Store::settle));
             }
             Ask::Workers { reply } => {
                 let _ = reply.send(self.all_workers());
@@ -408,10 +418,28 @@ impl Wheel {
 
     fn flush_when_idle(&mut self, now: Time) {
         let idle = now.since_ms(self.worked_at) >= IDLE_FLUSH_MS && now >= self.duties_from;
-        if idle && self.store.rows_behind() > 0 && self.store.flush().is_err() {
-            // The rows stay behind; the next commit says what is wrong to somebody who waits.
-            self.duties_from = now.plus_ms(RETRY_MS);
+        if idle && self.store.rows_behind() > 0 {
+            // Nobody waits for it; when it fails, whoever comes next is told.
+            let _ = self.written(now, Store::flush);
         }
+    }
+
+    /// Writes rows that are behind. As with a commit, nobody knows what is on disk after any failure
+    /// but a full disk, so the wheel stops for good.
+    fn written<T>(
+        &mut self,
+        now: Time,
+        write: impl FnOnce(&mut Store) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        if let Some(error) = &self.fatal {
+            return Err(error.clone());
+        }
+        write(&mut self.store).inspect_err(|error| {
+            self.duties_from = self.duties_from.max(now.plus_ms(RETRY_MS));
+            if error.code != Code::StoreFull {
+                self.fatal = Some(error.clone());
+            }
+        })
     }
 
     /// Takes the tasks from every worker that lived in the process that had the store before.
@@ -437,12 +465,15 @@ impl Wheel {
         self.fatal.clone().map_or(Ok(()), Err)
     }
 
-    /// Writes everything that is behind.
+    /// Writes everything that is behind, unless it has stopped for good.
     ///
     /// # Errors
     /// The store's own; what is behind is still in the log.
     pub fn close(&mut self) -> Result<(), Error> {
-        self.store.flush()
+        match &self.fatal {
+            Some(error) => Err(error.clone()),
+            None => self.store.flush(),
+        }
     }
 }
 

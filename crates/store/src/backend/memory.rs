@@ -93,7 +93,8 @@ impl Backend for Memory {
             return Err(internal(format!("rows of version {}", commit.version)));
         }
         if commit.applied < content.applied {
-            return Err(internal("rows went back in time".into()));
+            let (from, to) = (content.applied, commit.applied);
+            return Err(internal(format!("rows went back in time, from {from} to {to}")));
         }
         let mut rows = Vec::with_capacity(commit.rows.len());
         // A backend promises no order among rows: write them in another one than they came in.
