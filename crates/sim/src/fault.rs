@@ -69,6 +69,8 @@ pub struct Plan {
     pub dead: bool,
     /// What went wrong, in order.
     pub struck: Vec<(u64, Strike)>,
+    /// Writes that came after one that failed: the owner did not stop.
+    pub went_on: u32,
 }
 
 impl Plan {
@@ -82,6 +84,7 @@ impl Plan {
             crash_at: None,
             dead: false,
             struck: Vec::new(),
+            went_on: 0,
         }
     }
 
@@ -148,12 +151,18 @@ impl Weather {
 pub struct Faulty {
     inner: Box<dyn Backend>,
     weather: Weather,
+    /// A write failed: nobody knows what is on disk, and nothing more is written.
+    broken: bool,
 }
 
 impl Faulty {
     /// Over another one.
     pub fn new(inner: Box<dyn Backend>, weather: Weather) -> Self {
-        Self { inner, weather }
+        Self {
+            inner,
+            weather,
+            broken: false,
+        }
     }
 
     fn alive(&self) -> Result<(), Error> {
@@ -186,6 +195,10 @@ impl Backend for Faulty {
 
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Error> {
         self.alive()?;
+        if self.broken {
+            self.weather.plan().went_on += 1;
+            return Err(Error::new(Code::StoreIo, "an earlier write failed"));
+        }
         let strike = self.weather.plan().commit();
         let Some(strike) = strike else {
             return self.inner.commit(commit);
@@ -193,6 +206,7 @@ impl Backend for Faulty {
         if matches!(strike, Strike::Torn | Strike::CrashAfter) {
             self.inner.commit(commit)?;
         }
+        self.broken = strike != Strike::Full;
         let code = match strike {
             Strike::Full => Code::StoreFull,
             _ => Code::StoreIo,

@@ -932,6 +932,13 @@ impl World {
             }
         }
         (self.wheel, self.reader) = (None, None);
+        let (struck, commits, went_on) = {
+            let plan = self.weather.plan();
+            (plan.struck.clone(), plan.commits, plan.went_on)
+        };
+        if went_on > 0 {
+            self.broken("the store is written after a write failed".into());
+        }
         let mut reader = self.disk.open()?.reader()?;
         let frames = reader.frames(0, usize::MAX)?;
         let pages = frames.into_iter().map(|frame| Page {
@@ -955,14 +962,13 @@ impl World {
             position: replayed.events,
             text,
         }));
-        let plan = self.weather.plan();
         Ok(Report {
             violations,
             ends: self.view.ends(),
             evidence,
-            struck: plan.struck.clone(),
+            struck,
             lives: self.lives,
-            commits: plan.commits,
+            commits,
             steps,
             ms: self.now.since_ms(self.began),
         })
