@@ -82,26 +82,6 @@ pub const ERRORS: &[Explained] = &[
         "Write large results to a file and print its name.",
     ),
     (
-        "expr.failed",
-        "An expression has no value for this item.",
-        "Test optional fields with `has(item.name)`.",
-    ),
-    (
-        "expr.invalid",
-        "An expression is not CEL.",
-        "Correct it at the place the message names.",
-    ),
-    (
-        "expr.too_deep",
-        "An expression is nested too deeply.",
-        "Simplify it.",
-    ),
-    (
-        "expr.too_large",
-        "An expression is too long.",
-        "Shorten it.",
-    ),
-    (
         "http.bad_url",
         "An address is not an http or https address.",
         "Correct the address.",

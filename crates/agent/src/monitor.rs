@@ -1,14 +1,39 @@
 //! The monitor: follows the log through a contract that can only read, and tells what it shows.
 
+use domain::blackboard::{Entry, EntryFilter};
 use domain::error::Error;
+use domain::id::RunId;
 use domain::limits::PAGE_MAX;
 use domain::monitor::{Concern, Conflict, Monitor, Progress};
+use domain::name::Name;
 use domain::time::Time;
 use protocol::ApiRead;
 use std::sync::Arc;
 
-/// Follows one engine's log.
+/// Follows one engine's log. What it is given can only read, so that it cannot write, by type:
+///
+/// ```compile_fail
+/// use protocol::{Api, ApiRead};
+/// use std::sync::Arc;
+/// async fn resolve(api: Arc<dyn ApiRead>, task: domain::id::TaskId) {
+///     let watch = agent::monitor::Watch::new(Arc::clone(&api));
+///     // A monitor tells of a conflict; that it cannot cancel the double is no matter of manners.
+///     let _ = api.task_cancel(task, "a double".into()).await;
+/// }
+/// ```
+///
+/// The same without the write compiles:
+///
+/// ```
+/// use protocol::{Api, ApiRead};
+/// use std::sync::Arc;
+/// async fn resolve(api: Arc<dyn ApiRead>, task: domain::id::TaskId) {
+///     let watch = agent::monitor::Watch::new(Arc::clone(&api));
+///     let _ = api.task_get(task).await;
+/// }
+/// ```
 pub struct Watch {
+    id: Name,
     api: Arc<dyn ApiRead>,
     monitor: Monitor,
 }
@@ -16,6 +41,7 @@ pub struct Watch {
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Watch")
+            .field("id", &self.id)
             .field("position", &self.monitor.position())
             .finish_non_exhaustive()
     }
@@ -24,10 +50,35 @@ impl std::fmt::Debug for Watch {
 impl Watch {
     /// Begins at the first event.
     pub fn new(api: Arc<dyn ApiRead>) -> Self {
+        Self::named(api, Name::literal("monitor_1"))
+    }
+
+    /// As [`new`](Self::new), with an id of its own, to tell one watcher from another. It leaves no
+    /// trace in the log.
+    pub fn named(api: Arc<dyn ApiRead>, id: Name) -> Self {
         Self {
+            id,
             api,
             monitor: Monitor::default(),
         }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &Name {
+        &self.id
+    }
+
+    /// All that stands on a run's board, of every segment and author: the most important first, at
+    /// most [`PAGE_MAX`] entries.
+    ///
+    /// # Errors
+    /// An unknown run.
+    pub async fn read_board(&self, run: RunId) -> Result<Vec<Entry>, Error> {
+        let filter = EntryFilter {
+            run: Some(run),
+            ..EntryFilter::default()
+        };
+        self.api.entry_list(filter).await
     }
 
     /// Reads what has happened since.

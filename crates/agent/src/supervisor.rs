@@ -6,28 +6,28 @@
 
 use crate::input::{Item, Source};
 use crate::skill::{self, ItemResult};
-use crate::worker::{Brief, COMMAND_KIND, Outcomes};
-use domain::blackboard::{
-    Entry, EntryFilter, IMPORTANCE_HIGH, NewEntry, SEGMENT_CONFLICTS, SEGMENT_ERRORS,
-};
+use crate::worker::{Brief, COMMAND_KIND, Outcomes, SkillHandler};
+use chargehand::{Running, Worker};
+use domain::blackboard::{IMPORTANCE_HIGH, NewEntry, SEGMENT_CONFLICTS};
 use domain::command::RunStart;
 use domain::error::{Code, Error};
 use domain::graph::{Each, Gate, Graph, Join, Reduce, Step, StepKind, Template};
 use domain::id::{RunId, TaskId};
 use domain::json::Json;
-use domain::limits::{PAGE_MAX, PAYLOAD_BYTES_MAX};
+use domain::limits::{PAGE_MAX, PAYLOAD_BYTES_MAX, RUN_TASKS_MAX};
 use domain::monitor::Conflict;
 use domain::name::Name;
 use domain::pool::{Member, Strategy};
 use domain::retry::RetryPolicy;
-use domain::run::Crew;
-use domain::task::{Address, Priority, TaskStatus};
+use domain::run::{Crew, RunStatus};
+use domain::task::{Address, Failure, Priority, TaskStatus};
+use domain::worker::WorkerStatus;
 use protocol::Api;
 use protocol::api::TaskQuery;
 use protocol::v1::{RunView, TaskView};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ use std::time::Duration;
 pub const TASKS_DEFAULT: usize = 3;
 /// Workers when nothing is said.
 pub const WORKERS_DEFAULT: usize = 2;
+/// Workers that one call of the whole pattern may start.
+pub const WORKERS_MAX: usize = 1_000;
 /// The step that makes the tasks, and the gate that reduces them.
 const STEP: &str = "work";
 const GATE: &str = "result";
@@ -97,6 +99,9 @@ impl Plan {
             (None, 0) => TASKS_DEFAULT,
             (None, items) => items,
         };
+        if tasks > RUN_TASKS_MAX {
+            return Err(Error::limit("tasks in one run", tasks, RUN_TASKS_MAX));
+        }
         if tasks == 0 {
             return Err(Error::new(Code::OutOfRange, "0 tasks do nothing").hint(
                 "Ask for at least one task, or leave `--tasks` out for one per input item.",
@@ -111,16 +116,20 @@ impl Plan {
         }
         let mut briefs = Vec::with_capacity(tasks);
         for n in 0..tasks {
-            let share = &self.items[items * n / tasks..items * (n + 1) / tasks];
+            let share = match items {
+                0 => vec![part(&self.goal, n, tasks)],
+                _ => self.items[items * n / tasks..items * (n + 1) / tasks].to_vec(),
+            };
+            let shared = share.len();
             let brief = json!(Brief {
-                items: share.to_vec(),
+                items: share,
                 options: self.options.clone()
             });
             let bytes = brief.to_string().len();
             if bytes > PAYLOAD_BYTES_MAX {
                 let text = format!(
                     "{} items in one task are {bytes} bytes; at most {PAYLOAD_BYTES_MAX} are allowed",
-                    share.len()
+                    shared
                 );
                 return Err(Error::new(Code::PayloadTooLarge, text)
                     .hint("Use more tasks, smaller files, or a format with an item per line (JSON Lines, CSV)."));
@@ -168,6 +177,21 @@ impl Plan {
     }
 }
 
+/// What one of several tasks gets when there is only a goal: no two briefs are the same, so that
+/// nobody takes one for the other's double.
+fn part(goal: &str, n: usize, tasks: usize) -> Item {
+    let file = format!("part {} of {tasks}", n + 1);
+    Item {
+        source: Source {
+            file,
+            line: None,
+            row: None,
+        },
+        text: Some(goal.to_owned()),
+        record: None,
+    }
+}
+
 /// A task as it was delegated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Delegated {
@@ -179,12 +203,18 @@ pub struct Delegated {
     pub assigned_to: Option<Name>,
 }
 
-/// A task that failed.
+/// A task that failed. Each of its attempts that did has an entry of its own on the board.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FailedTask {
-    /// Its error on the board, the newest.
-    pub entry: Entry,
-    /// `task_id`, to find the task by.
+    /// The task.
+    pub task_id: TaskId,
+    /// Who tried last.
+    pub worker: Option<Name>,
+    /// Attempts it took.
+    pub attempts: u32,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// `task_id`, as the entries on the board have it.
     pub metadata: BTreeMap<Name, String>,
 }
 
@@ -303,22 +333,11 @@ impl Supervisor {
         available_workers: &[Name],
         num_tasks: Option<usize>,
     ) -> Result<Vec<Delegated>, Error> {
-        let tasks = num_tasks.unwrap_or(TASKS_DEFAULT);
-        let item = |n: usize| Item {
-            source: Source {
-                file: format!("part {} of {tasks}", n + 1),
-                line: None,
-                row: None,
-            },
-            text: Some(request.to_owned()),
-            record: None,
-        };
-        let items: Vec<Item> = (0..tasks).map(item).collect();
-        let choice = crate::plan::choose(request, &items)
+        let choice = crate::plan::choose(request, &[part(request, 0, 1)])
             .map_err(|e| Error::new(Code::OutOfRange, e.message).hint(e.hint))?;
-        let mut plan = Plan::new(request, Name::literal(choice.skill.name()), items);
+        let mut plan = Plan::new(request, Name::literal(choice.skill.name()), Vec::new());
         plan.options = choice.options;
-        plan.tasks = Some(tasks);
+        plan.tasks = num_tasks;
         plan.crew = Crew {
             strategy: Strategy::RoundRobin,
             members: available_workers.iter().cloned().map(Member::new).collect(),
@@ -332,7 +351,7 @@ impl Supervisor {
     /// # Errors
     /// The engine's own.
     pub async fn delegated(&self, run: RunId) -> Result<Vec<Delegated>, Error> {
-        let tasks = self.tasks(run).await?;
+        let tasks = self.tasks(run, None).await?;
         let delegated = |task: TaskView| Delegated {
             request_id: run,
             task_id: task.task_id,
@@ -341,12 +360,13 @@ impl Supervisor {
         Ok(tasks.into_iter().map(delegated).collect())
     }
 
-    async fn tasks(&self, run: RunId) -> Result<Vec<TaskView>, Error> {
+    async fn tasks(&self, run: RunId, status: Option<TaskStatus>) -> Result<Vec<TaskView>, Error> {
         let mut tasks: Vec<TaskView> = Vec::new();
         loop {
             let after = tasks.last().map(|task| task.task_id);
             let query = TaskQuery {
                 run: Some(run),
+                status,
                 after,
                 limit: PAGE_MAX,
                 ..TaskQuery::default()
@@ -367,35 +387,21 @@ impl Supervisor {
         Ok(self.api.run_get(run).await?.tasks.all_ended())
     }
 
-    /// The tasks of the request that failed, exactly, each with its newest error.
+    /// The tasks of the request that failed, exactly, in order.
     ///
     /// # Errors
     /// An unknown run.
     pub async fn check_failures(&self, run: RunId) -> Result<Vec<FailedTask>, Error> {
-        let filter = EntryFilter {
-            run: Some(run),
-            segment: Some(Name::literal(SEGMENT_ERRORS)),
-            ..EntryFilter::default()
-        };
-        let entries = self.api.entry_list(filter).await?;
-        let failed = self.tasks(run).await?;
-        let failed = failed
-            .iter()
-            .filter(|task| task.status == TaskStatus::Failed);
-        let newest = |task: &TaskView| {
-            let of_task = |entry: &&Entry| {
-                entry
-                    .provenance
-                    .as_ref()
-                    .is_some_and(|from| from.task == task.task_id)
-            };
-            let entry = entries.iter().find(of_task)?.clone();
-            Some(FailedTask {
-                metadata: entry.metadata.clone(),
-                entry,
-            })
-        };
-        Ok(failed.filter_map(newest).collect())
+        self.api.run_get(run).await?;
+        let failed = self.tasks(run, Some(TaskStatus::Failed)).await?;
+        let failed = failed.into_iter().map(|task| FailedTask {
+            metadata: [(Name::literal("task_id"), task.task_id.to_string())].into(),
+            task_id: task.task_id,
+            worker: task.worker,
+            attempts: task.attempts,
+            failure: task.failure,
+        });
+        Ok(failed.collect())
     }
 
     /// Gives a task to another worker, whatever it is doing now; what its old worker still brings is
@@ -414,7 +420,7 @@ impl Supervisor {
     /// # Errors
     /// An unknown run.
     pub async fn aggregate_results(&self, run: RunId) -> Result<Aggregated, Error> {
-        let tasks = self.tasks(run).await?;
+        let tasks = self.tasks(run, None).await?;
         let mut results = Vec::new();
         for task in &tasks {
             results.extend(results_of(task));
@@ -473,6 +479,31 @@ impl Supervisor {
         }
     }
 
+    async fn carry_out(
+        &self,
+        request: &str,
+        crew: &[Name],
+        num_tasks: Option<usize>,
+    ) -> Result<Outcome, Error> {
+        let delegated = self.delegate(request, crew, num_tasks).await?;
+        // A plan has at least one task.
+        let Some(run) = delegated.first().map(|task| task.request_id) else {
+            return Err(Error::new(
+                Code::Internal,
+                "a plan without a task was accepted",
+            ));
+        };
+        let view = self.supervise(run).await?;
+        let aggregated = self.aggregate_results(run).await?;
+        Ok(Outcome {
+            request_id: run,
+            status: view.status,
+            tasks: delegated,
+            results: aggregated.task_results,
+            final_result: aggregated.final_result,
+        })
+    }
+
     /// Resolves what a monitor found: of work that was assigned twice the first keeps it, the other
     /// is cancelled, and the board tells.
     ///
@@ -485,6 +516,9 @@ impl Supervisor {
                 continue;
             };
             let reason = format!("the same work as {task}");
+            if self.api.task_get(*duplicate).await?.run_id != Some(run) {
+                continue;
+            }
             match self.api.task_cancel(*duplicate, reason).await {
                 Err(error) if error.code == Code::TaskState => continue,
                 other => other?,
@@ -499,6 +533,99 @@ impl Supervisor {
         }
         Ok(resolved)
     }
+}
+
+/// What the whole pattern made.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The run.
+    pub request_id: RunId,
+    /// How it ended; a failed one has what there is of a result.
+    pub status: RunStatus,
+    /// The tasks, and to whom each was given.
+    pub tasks: Vec<Delegated>,
+    /// What became of each, in the same order.
+    pub results: Vec<TaskResult>,
+    /// All results made one, for a person to read.
+    pub final_result: String,
+}
+
+/// The whole pattern in one call: breaks the request into `num_tasks` tasks
+/// ([`TASKS_DEFAULT`]), shares them out among `num_workers` workers of its own
+/// ([`WORKERS_DEFAULT`]), supervises, aggregates, and sends the workers home. Any number of calls
+/// may share an engine.
+///
+/// ```
+/// use agent::supervisor::supervisor_worker_workflow;
+/// use engine::{Engine, Place};
+/// use std::sync::Arc;
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let engine = Arc::new(Engine::open(&Place::Memory)?);
+/// let request = "Process 5 customer support tickets";
+/// let outcome = supervisor_worker_workflow(engine, request, Some(3), Some(5)).await?;
+/// println!("Tasks created: {}", outcome.tasks.len());
+/// println!("Results: {}", outcome.results.len());
+/// println!("Final result: {}", outcome.final_result);
+/// # assert_eq!((outcome.tasks.len(), outcome.results.len()), (5, 5));
+/// # Ok::<(), domain::error::Error>(())
+/// # }).unwrap();
+/// ```
+///
+/// # Errors
+/// A request that no skill fits, [`Code::OutOfRange`] for no worker or no task,
+/// [`Code::LimitExceeded`] for too many, and the engine's own. That tasks failed is no error: the
+/// outcome says so.
+pub async fn supervisor_worker_workflow(
+    api: Arc<dyn Api>,
+    request: &str,
+    num_workers: Option<usize>,
+    num_tasks: Option<usize>,
+) -> Result<Outcome, Error> {
+    let size = num_workers.unwrap_or(WORKERS_DEFAULT);
+    if size == 0 {
+        return Err(Error::new(Code::OutOfRange, "0 workers do nothing")
+            .hint("Ask for at least one worker."));
+    }
+    if size > WORKERS_MAX {
+        return Err(Error::limit("workers", size, WORKERS_MAX));
+    }
+    let workers = start_crew(&api, size).await?;
+    let crew: Vec<Name> = workers.iter().map(|worker| worker.id().clone()).collect();
+    let supervisor = Supervisor::new(api, Name::literal("supervisor_1"));
+    let outcome = supervisor.carry_out(request, &crew, num_tasks).await;
+    for worker in workers {
+        worker.stop().await?;
+    }
+    outcome
+}
+
+/// Two crews that are started at the same moment must not choose the same names: to register a
+/// name again is to take its place.
+static NAMING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Workers for every skill, named `worker_1` and so on as far as nobody else has the name.
+async fn start_crew(api: &Arc<dyn Api>, size: usize) -> Result<Vec<Running>, Error> {
+    let _naming = NAMING.lock().await;
+    let known = api.worker_list().await?.into_iter();
+    let taken: BTreeSet<Name> = known
+        .filter(|worker| worker.status != WorkerStatus::Unavailable)
+        .map(|worker| worker.worker_id)
+        .collect();
+    let mut crew = Vec::with_capacity(size);
+    for id in (1u64..).map(|n| format!("worker_{n}")) {
+        if crew.len() == size {
+            break;
+        }
+        if taken.contains(id.as_str()) {
+            continue;
+        }
+        let mut worker = Worker::new(&id)?;
+        for skill in skill::all() {
+            worker = worker.handle(skill.name(), SkillHandler)?;
+        }
+        crew.push(worker.start(Arc::clone(api)).await?);
+    }
+    Ok(crew)
 }
 
 fn task_result(task: TaskView) -> TaskResult {

@@ -1,12 +1,8 @@
 //! The crate from outside, in one binary: real files, real text, real programs.
 
-#[path = "skills/command.rs"]
 mod command;
-#[path = "skills/input.rs"]
 mod input;
-#[path = "skills/plan.rs"]
 mod plan;
-#[path = "skills/results.rs"]
 mod results;
 
 use agent::input::{Item, Source};
