@@ -31,7 +31,9 @@ pub struct Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("assignment", &self.assignment).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("assignment", &self.assignment)
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,9 +72,16 @@ impl Context {
         fraction: Option<f64>,
         note: impl Into<String> + Send,
     ) -> Result<(), Error> {
-        let report = Report::Progressed { fraction, note: note.into() };
+        let report = Report::Progressed {
+            fraction,
+            note: note.into(),
+        };
         let reports = vec![(self.assignment.task_id, self.assignment.attempt, report)];
-        let work = Work { worker: self.worker.clone(), reports, claim: None };
+        let work = Work {
+            worker: self.worker.clone(),
+            reports,
+            claim: None,
+        };
         self.api.work(work).await?.reports.pop().unwrap_or(Ok(()))
     }
 

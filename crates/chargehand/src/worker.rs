@@ -12,7 +12,7 @@ use domain::error::{Code, Error};
 use domain::id::TaskId;
 use domain::name::Name;
 use domain::task::Failure;
-use domain::worker::{Home, WorkerSpec};
+use domain::worker::{Home, WorkerSpec, WorkerStatus};
 use protocol::Api;
 use protocol::api::{Claim, Work};
 use protocol::v1::{Assignment, Signal};
@@ -39,7 +39,9 @@ pub struct Worker {
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("spec", &self.spec).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("spec", &self.spec)
+            .finish_non_exhaustive()
     }
 }
 
@@ -54,7 +56,11 @@ impl Worker {
         // Tells this life of the worker from the one before it.
         let born = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         spec.session = born.map_or(1, |since| since.as_nanos() as u64);
-        Ok(Self { spec, handlers: HashMap::new(), any: None })
+        Ok(Self {
+            spec,
+            handlers: HashMap::new(),
+            any: None,
+        })
     }
 
     /// Runs so many tasks at once.
@@ -121,7 +127,13 @@ impl Worker {
             lanes.spawn(async move { crew.lane().await });
         }
         let listener = tokio::spawn(listen(Arc::clone(&crew)));
-        Ok(Running { id: self.spec.id, api, stop, lanes, listener })
+        Ok(Running {
+            id: self.spec.id,
+            api,
+            stop,
+            lanes,
+            listener,
+        })
     }
 }
 
@@ -137,7 +149,9 @@ pub struct Running {
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Running")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -155,7 +169,11 @@ impl Running {
         self.stop.send_replace(true);
         while self.lanes.join_next().await.is_some() {}
         self.listener.abort();
-        match self.api.worker_leave(self.id.clone(), "it stopped".into()).await {
+        match self
+            .api
+            .worker_leave(self.id.clone(), "it stopped".into())
+            .await
+        {
             // The engine stopped before: everything it had is released when it opens again.
             Err(error) if error.code == Code::Stopped => Ok(()),
             other => other,
@@ -194,8 +212,16 @@ impl Crew {
             }
             // With something to tell it does not wait: the answer would come with the next task.
             let wait_ms = if reports.is_empty() { WAIT_MS } else { 0 };
-            let claim = (!stopping).then_some(Claim { max: 1, starts: true, wait_ms });
-            let work = Work { worker: self.spec.id.clone(), reports: reports.clone(), claim };
+            let claim = (!stopping).then_some(Claim {
+                max: 1,
+                starts: true,
+                wait_ms,
+            });
+            let work = Work {
+                worker: self.spec.id.clone(),
+                reports: reports.clone(),
+                claim,
+            };
             let mut stop = self.stopping.clone();
             let answer = tokio::select! {
                 answer = self.api.work(work) => answer,
@@ -213,15 +239,32 @@ impl Crew {
                 }
                 Err(error) if error.code == Code::Stopped => return,
                 Err(error) => {
-                    if matches!(error.code, Code::WorkerState | Code::WorkerUnknown) {
-                        // It was lost, or is in error: it says that it is there.
-                        let _ = self.api.worker_register(self.spec.clone()).await;
+                    if self.is_dismissed(&error).await {
+                        return;
                     }
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                     pause = (pause * 2).min(PAUSE_MS.end);
                 }
             }
         }
+    }
+
+    /// After a request that failed: a worker that was lost says that it is there again; one that is
+    /// being drained is to go when it has nothing more to tell.
+    async fn is_dismissed(&self, error: &Error) -> bool {
+        let status = match error.code {
+            Code::WorkerUnknown => WorkerStatus::Unknown,
+            Code::WorkerState => match self.api.worker_get(self.spec.id.clone()).await {
+                Ok(worker) => worker.status,
+                Err(_) => return false,
+            },
+            _ => return false,
+        };
+        if matches!(status, WorkerStatus::Unknown | WorkerStatus::Unavailable) {
+            // If this fails too, the next request tells.
+            let _ = self.api.worker_register(self.spec.clone()).await;
+        }
+        status == WorkerStatus::Draining
     }
 
     /// Runs one attempt to its end, or until it is over for the engine.
@@ -238,9 +281,10 @@ impl Crew {
         let report = match self.run(task).await {
             Ended::Done(output) => Report::Completed { output },
             Ended::Failed(failure) => Report::Failed { failure },
-            Ended::Yielded(checkpoint) => {
-                Report::Released { reason: "yielded to more urgent work".into(), checkpoint }
-            }
+            Ended::Yielded(checkpoint) => Report::Released {
+                reason: "yielded to more urgent work".into(),
+                checkpoint,
+            },
         };
         self.attempts().remove(&key);
         (key.0, key.1, report)
@@ -250,7 +294,10 @@ impl Crew {
         let kind = &task.assignment.kind;
         let Some(handler) = self.handlers.get(kind).or(self.any.as_ref()).cloned() else {
             let text = format!("worker “{}” has no handler for “{kind}”", self.spec.id);
-            let failure = Failure { worker_fault: true, ..Failure::new("worker.no_handler", text) };
+            let failure = Failure {
+                worker_fault: true,
+                ..Failure::new("worker.no_handler", text)
+            };
             return Ended::Failed(failure);
         };
         let (over, inner) = (task.clone(), task.clone());
@@ -287,13 +334,11 @@ async fn listen(crew: Arc<Crew>) {
 }
 
 fn tell(crew: &Crew, signal: Signal) {
-    let (key, change): (_, Box<dyn FnOnce(&mut Told)>) = match signal {
-        Signal::Stop { task, attempt, reason } => {
-            ((task, attempt), Box::new(move |told| told.stop = Some(reason)))
-        }
-        Signal::Yield { task, attempt } => ((task, attempt), Box::new(|told| told.yields = true)),
-    };
-    if let Some(attempt) = crew.attempts().get(&key) {
-        attempt.send_modify(change);
+    let (Signal::Stop { task, attempt, .. } | Signal::Yield { task, attempt }) = &signal;
+    if let Some(told) = crew.attempts().get(&(*task, *attempt)) {
+        told.send_modify(|told| match signal {
+            Signal::Stop { reason, .. } => told.stop = Some(reason),
+            Signal::Yield { .. } => told.yields = true,
+        });
     }
 }

@@ -8,6 +8,7 @@ mod completion;
 mod crew;
 mod doctor;
 mod error;
+mod events;
 mod memory;
 mod output;
 mod progress;
@@ -65,21 +66,25 @@ enum Command {
     /// Go on with every run that was interrupted, or with one.
     Resume(resume::Args),
     /// List, show, watch, cancel or retry runs.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  chargehand runs list\n  chargehand runs show run_01k5z3v9wfe4rvq0t2m6n8p7xy")]
     Runs(runs::Args),
     /// List or show tasks; cancel, redrive or reassign one.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  chargehand tasks list --status failed\n  chargehand tasks show task_01k5z3v9wfe4rvq0t2m6n80000")]
     Tasks(tasks::Args),
     /// List workers.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  chargehand workers list")]
     Workers(workers::Args),
     /// Read and write the blackboard.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  chargehand memory list\n  chargehand memory write \"Invoices are in EUR\" --tag finance")]
     Memory(memory::Args),
     /// List the skills that work without a model.
+    #[command(after_help = "Example:\n  chargehand skills")]
     Skills,
     /// Counts, conflicts and work that does not move, computed from the log.
+    #[command(after_help = "Example:\n  chargehand status --output json")]
     Status,
+    /// Print the log of all that happened, an event per line.
+    Events(events::Args),
     /// Check the store's health; rebuild its rows from its events and compare.
     Doctor(doctor::Args),
     /// Measure this machine's limits, and the product against them.
@@ -124,6 +129,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Command::Workers(args) => workers::run(args, &store, output).await,
             Command::Memory(args) => memory::run(args, &store, output).await,
             Command::Status => status::run(&store, output).await,
+            Command::Events(args) => events::run(args, &store, output).await,
             Command::Doctor(args) => doctor::run(args, &store, output).await,
             Command::Skills | Command::Bench(_) | Command::Completion(_) => Ok(ExitCode::SUCCESS),
         }

@@ -8,7 +8,6 @@ use agent::input::{Item, read_inputs};
 use agent::supervisor::{Plan, Supervisor, WORKERS_DEFAULT};
 use agent::worker::COMMAND_KIND;
 use agent::{command, plan, skill};
-use domain::error::Error;
 use domain::name::Name;
 use domain::pool::{Member, Strategy};
 use domain::retry::RetryPolicy;
@@ -196,6 +195,6 @@ fn choose(args: &Args, items: &[Item]) -> Result<(Name, String, Value), CliError
         options = given;
     }
     chosen.check(&options)?;
-    let name = Name::new(chosen.name()).map_err(Error::from)?;
+    let name = Name::new(chosen.name())?;
     Ok((name, because, options))
 }

@@ -27,16 +27,19 @@ pub(crate) enum Args {
         after: Option<String>,
     },
     /// Show one run: its plan, its steps, its result.
+    #[command(after_help = "Example:\n  chargehand runs show run_01k5z3v9wfe4rvq0t2m6n8p7xy")]
     Show {
         /// Which.
         run: String,
     },
     /// Show a run again whenever it changes, until it ends.
+    #[command(after_help = "Example:\n  chargehand runs watch run_01k5z3v9wfe4rvq0t2m6n8p7xy")]
     Watch {
         /// Which.
         run: String,
     },
     /// Stop a run; its open tasks are cancelled, its results are kept.
+    #[command(after_help = "Example:\n  chargehand runs cancel run_01k5z3v9wfe4rvq0t2m6n8p7xy --reason \"wrong input\"")]
     Cancel {
         /// Which.
         run: String,
@@ -45,6 +48,7 @@ pub(crate) enum Args {
         reason: String,
     },
     /// Go on with a failed or cancelled run: only what failed is done again.
+    #[command(after_help = "Example:\n  chargehand runs retry run_01k5z3v9wfe4rvq0t2m6n8p7xy")]
     Retry {
         /// Which.
         run: String,

@@ -34,11 +34,13 @@ pub(crate) enum Args {
         after: Option<String>,
     },
     /// Show one task: its brief, its attempts, its result, and why it waits.
+    #[command(after_help = "Example:\n  chargehand tasks show task_01k5z3v9wfe4rvq0t2m6n80000")]
     Show {
         /// Which.
         task: String,
     },
     /// Cancel a task that has not ended.
+    #[command(after_help = "Example:\n  chargehand tasks cancel task_01k5z3v9wfe4rvq0t2m6n80000 --reason \"not needed\"")]
     Cancel {
         /// Which.
         task: String,
@@ -47,11 +49,13 @@ pub(crate) enum Args {
         reason: String,
     },
     /// Put a failed or cancelled task back into its queue; `chargehand resume` does it.
+    #[command(after_help = "Example:\n  chargehand tasks redrive task_01k5z3v9wfe4rvq0t2m6n80000")]
     Redrive {
         /// Which.
         task: String,
     },
     /// Give a task to another worker.
+    #[command(after_help = "Example:\n  chargehand tasks reassign task_01k5z3v9wfe4rvq0t2m6n80000 worker_2")]
     Reassign {
         /// Which.
         task: String,

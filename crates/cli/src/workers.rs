@@ -10,6 +10,7 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Args {
     /// List workers: who is there, who is busy, who did what.
+    #[command(after_help = "Example:\n  chargehand workers list --output json")]
     List,
 }
 

@@ -176,6 +176,27 @@ fn task_row(row: Row) -> Option<Arc<Task>> {
     }
 }
 
+impl Engine {
+    /// The message that answers `asked`, if it comes before `until`.
+    async fn answer_to(&self, asker: &Name, asked: MessageId, until: Instant) -> Option<Delivered> {
+        let postbox = self.shared.relay.postbox();
+        loop {
+            let wake = match postbox.take_answer(asker, asked) {
+                Ok(answer) => return Some(answer),
+                Err(wake) => wake,
+            };
+            let woken = wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            // An answer between the look and here would wake nobody: look again once listening.
+            if let Ok(answer) = postbox.take_answer(asker, asked) {
+                return Some(answer);
+            }
+            timeout_at(until, woken).await.ok()?;
+        }
+    }
+}
+
 #[async_trait]
 impl ApiRead for Engine {
     async fn task_get(&self, task: TaskId) -> Result<TaskView> {
@@ -691,26 +712,13 @@ impl Api for Engine {
     async fn message_request(&self, message: NewMessage, wait: Duration) -> Result<Delivered> {
         let until = Instant::now() + wait.min(WAIT_MAX);
         let asker = message.from.clone();
+        let _asking = self.shared.relay.postbox().ask(&asker);
         let asked = self.message_send(message).await?;
-        loop {
-            let wake = match self.shared.relay.postbox().take_answer(&asker, asked) {
-                Ok(answer) => {
-                    self.message_settle(answer.id, asker, None).await?;
-                    return Ok(answer);
-                }
-                Err(wake) => wake,
-            };
-            let woken = wake.notified();
-            tokio::pin!(woken);
-            woken.as_mut().enable();
-            if let Ok(answer) = self.shared.relay.postbox().take_answer(&asker, asked) {
-                self.message_settle(answer.id, asker, None).await?;
-                return Ok(answer);
-            }
-            if timeout_at(until, woken).await.is_err() {
-                let text = format!("nobody answered {asked} within {} ms", wait.as_millis());
-                return Err(Error::new(Code::WaitTimedOut, text));
-            }
-        }
+        let Some(answer) = self.answer_to(&asker, asked, until).await else {
+            let text = format!("nobody answered {asked} within {} ms", wait.as_millis());
+            return Err(Error::new(Code::WaitTimedOut, text));
+        };
+        self.message_settle(answer.id, asker, None).await?;
+        Ok(answer)
     }
 }

@@ -48,6 +48,9 @@ impl std::str::FromStr for Place {
     }
 }
 
+/// Opens another reading connection.
+type ReaderFactory = Box<dyn FnMut() -> Result<Box<dyn Reader>, Error> + Send>;
+
 /// What all handles share.
 pub(crate) struct Shared {
     inbox: SyncSender<Ask>,
@@ -56,7 +59,7 @@ pub(crate) struct Shared {
     pub(crate) relay: Relay,
     pub(crate) clock: Clock,
     readers: Mutex<Vec<Box<dyn Reader>>>,
-    reader_factory: Mutex<Box<dyn FnMut() -> Result<Box<dyn Reader>, Error> + Send>>,
+    reader_factory: Mutex<ReaderFactory>,
 }
 
 /// A running engine: the handle, and the in-process [`Api`](protocol::Api). Cloning shares it. When

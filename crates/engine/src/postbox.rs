@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 struct Inbox {
     kinds: HashSet<Name>,
     subscribed: bool,
+    /// Requests that wait for an answer: whoever asks can be answered.
+    asking: usize,
     waiting: VecDeque<MessageId>,
     wake: Arc<Notify>,
 }
@@ -33,6 +35,20 @@ struct Open {
 /// Who listens and what waits for them. Cloning shares it.
 #[derive(Debug, Clone, Default)]
 pub struct Postbox(Arc<Mutex<Content>>);
+
+/// An agent that asks; dropping it says that it has its answer, or gave up.
+pub(crate) struct Asking {
+    postbox: Postbox,
+    agent: Name,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.postbox.content().inboxes.get_mut(&self.agent) {
+            inbox.asking -= 1;
+        }
+    }
+}
 
 impl Postbox {
     fn content(&self) -> MutexGuard<'_, Content> {
@@ -56,17 +72,33 @@ impl Postbox {
         }
     }
 
+    /// An agent asks: until what is given back is dropped, it can be answered, subscribed or not.
+    pub(crate) fn ask(&self, agent: &Name) -> Asking {
+        self.content()
+            .inboxes
+            .entry(agent.clone())
+            .or_default()
+            .asking += 1;
+        Asking {
+            postbox: self.clone(),
+            agent: agent.clone(),
+        }
+    }
+
     /// Whom an address means now. A sender does not get its own broadcast.
     pub fn resolve(&self, from: &Name, to: &To, kind: &Name) -> Vec<Name> {
         let content = self.content();
-        let subscribed = content.inboxes.iter().filter(|(_, inbox)| inbox.subscribed);
-        let mut names: Vec<Name> = subscribed
+        let mut names: Vec<Name> = content
+            .inboxes
+            .iter()
             .filter(|(name, inbox)| match to {
+                To::Agent(agent) if *name == agent => inbox.subscribed || inbox.asking > 0,
                 // A direct message reaches whoever listens to its type, too.
-                To::Agent(agent) => *name == agent || inbox.kinds.contains(kind),
-                To::Type => inbox.kinds.contains(kind),
-                To::Everybody => *name != from,
-                To::Prefix(prefix) => *name != from && name.starts_with(prefix.as_str()),
+                To::Agent(_) | To::Type => inbox.subscribed && inbox.kinds.contains(kind),
+                To::Everybody => inbox.subscribed && *name != from,
+                To::Prefix(prefix) => {
+                    inbox.subscribed && *name != from && name.starts_with(prefix.as_str())
+                }
             })
             .map(|(name, _)| name.clone())
             .collect();

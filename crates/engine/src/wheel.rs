@@ -350,10 +350,8 @@ impl Wheel {
                     self.hearts.register(spec, recorded.at);
                 }
                 Event::WorkerLost { worker, .. } => self.hearts.forget(worker),
-                Event::EntryWritten { entry } => {
-                    if retain::is_over(&mut self.store, entry.run) {
-                        self.full_boards.insert(entry.run);
-                    }
+                Event::EntryWritten { entry } if retain::is_over(&mut self.store, entry.run) => {
+                    self.full_boards.insert(entry.run);
                 }
                 _ => {}
             }
