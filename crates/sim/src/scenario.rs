@@ -34,7 +34,7 @@ pub struct Act {
 pub enum Until {
     /// A task has ended.
     TaskEnded(String),
-    /// A worker holds a task.
+    /// A worker holds a task, or has.
     TaskHeld(String),
     /// A run has ended.
     RunEnded(String),
@@ -297,7 +297,7 @@ fn gates(s: &mut Scenario, size: u64) {
         ("quorum", json!({"quorum": 2}), uniform(4, "ok", 40)),
         ("first_k", json!({"first_k": 2}), uniform(3, "ok", 50)),
         ("deadline", json!({"deadline": 3_000}), uniform(2, "ok", 30)),
-        ("too_few", json!({"quorum": 2}), uniform(1, "ok", 30)),
+        ("too_few", json!("all"), uniform(1, "ok", 30)),
     ] {
         match goal {
             "deadline" => work.push(item("late", "hang", 0)),
@@ -449,12 +449,10 @@ fn cancels(s: &mut Scenario, size: u64) {
         {"id": "all", "needs": ["work"], "gate": {"join": "all", "reduce": "collect"}},
     ]);
     s.run(0, "stopped", &steps, Crew::default());
-    s.act(700, Vec::new(), What::RunCancel("stopped".into()));
-    s.act(
-        0,
-        vec![Until::RunEnded("stopped".into())],
-        What::RunRetry("stopped".into()),
-    );
+    let stopped = s.act(700, Vec::new(), What::RunCancel("stopped".into()));
+    // Whoever asks for both asks for one after the other.
+    let both = vec![Until::Done(stopped), Until::RunEnded("stopped".into())];
+    s.act(0, both, What::RunRetry("stopped".into()));
     s.run(5, "dropped", &steps, Crew::default());
     s.act(650, Vec::new(), What::RunCancel("dropped".into()));
 }

@@ -4,7 +4,7 @@
 use crate::check::{Effect, Told};
 use crate::fault::Chance;
 use domain::command::{Command, Report};
-use domain::error::Error;
+use domain::error::{Code, Error};
 use domain::event::AttemptRef;
 use domain::id::TaskId;
 use domain::json::Json;
@@ -95,11 +95,13 @@ pub(crate) struct Hand {
     registered: bool,
     registering: Option<Reply<Vec<Answer>>>,
     working: Option<Reply<Worked>>,
-    sent: usize,
+    sent_with_claim: Sent,
+    reporting: Option<Reply<Vec<Answer>>>,
+    sent_alone: Sent,
     not_before: Time,
     silent_until: Time,
     jobs: Vec<Job>,
-    reports: Vec<(AttemptRef, Report)>,
+    reports: Sent,
     leaving: Option<Reply<Vec<Answer>>>,
     must_leave: bool,
 }
@@ -114,7 +116,9 @@ impl Hand {
             registered: false,
             registering: None,
             working: None,
-            sent: 0,
+            sent_with_claim: Vec::new(),
+            reporting: None,
+            sent_alone: Vec::new(),
             not_before: Time(0),
             silent_until: Time(0),
             jobs: Vec::new(),
@@ -126,7 +130,8 @@ impl Hand {
 
     /// Nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.jobs.is_empty() && self.reports.is_empty() && self.back_at.is_none()
+        let sent = self.sent_with_claim.len() + self.sent_alone.len();
+        self.jobs.is_empty() && self.reports.is_empty() && sent == 0 && self.back_at.is_none()
     }
 
     /// When it acts next, if nothing happens to it before.
@@ -154,8 +159,8 @@ impl Hand {
                 effects.push(effect(&job.lease, now));
             }
         }
-        self.reports.clear();
         self.begin_anew();
+        self.reports.clear();
         self.back_at = Some(now.plus_ms(self.chance.between(100, 8_000)));
         // The machine notices the end of a thread, but not of a process elsewhere.
         self.must_leave = self.spec.home == Home::InProcess;
@@ -165,7 +170,11 @@ impl Hand {
     fn begin_anew(&mut self) {
         self.registered = false;
         self.spec.session += 1;
-        (self.registering, self.working, self.sent) = (None, None, 0);
+        (self.registering, self.working, self.reporting) = (None, None, None);
+        // What was sent may not have arrived.
+        let sent = std::mem::take(&mut self.sent_with_claim).into_iter();
+        let sent = sent.chain(std::mem::take(&mut self.sent_alone));
+        self.reports.splice(..0, sent.collect::<Sent>());
     }
 
     fn misbehaves(&mut self, times: u64) -> bool {
@@ -239,32 +248,33 @@ impl Hand {
         match hear(&mut self.working) {
             Heard::Nothing => {}
             Heard::Answer((answers, claimed)) => {
-                let sent = self.reports.drain(..self.sent.min(self.reports.len()));
-                for ((lease, report), answer) in sent.zip(answers) {
-                    let accepted = matches!(answer, Answer::Outcome(Ok(_)));
-                    if accepted && matches!(report, Report::Completed { .. }) {
-                        let task = lease.task.to_string();
-                        let (attempt, worker) =
-                            (u64::from(lease.attempt), lease.worker.to_string());
-                        scene.told.push(Told::Result(task, attempt, worker));
-                    }
-                }
-                self.sent = 0;
+                let sent = std::mem::take(&mut self.sent_with_claim);
+                accept(sent, answers, scene.told);
                 claimed
                     .into_iter()
                     .for_each(|claimed| self.begin(claimed, scene));
             }
             Heard::Error(error) => {
-                self.sent = 0;
+                let sent = std::mem::take(&mut self.sent_with_claim);
+                self.reports.splice(..0, sent);
                 self.not_before = scene.now.plus_ms(self.chance.between(20, 300));
                 // Nobody knows what was claimed: a careful worker begins anew, so that it all goes
                 // back at once; a careless one lets it time out.
-                let unknown =
-                    error.is_none_or(|error| error.code != domain::error::Code::StoreFull);
+                let unknown = error.is_none_or(|error| error.code != Code::StoreFull);
                 if unknown && !self.misbehaves(3) {
                     self.jobs.clear();
                     self.begin_anew();
                 }
+            }
+        }
+        match hear(&mut self.reporting) {
+            Heard::Nothing => {}
+            Heard::Answer(answers) => {
+                accept(std::mem::take(&mut self.sent_alone), answers, scene.told);
+            }
+            Heard::Error(_) => {
+                let sent = std::mem::take(&mut self.sent_alone);
+                self.reports.splice(..0, sent);
             }
         }
     }
@@ -377,34 +387,50 @@ impl Hand {
         }
     }
 
+    /// Claims as long as there is room, and reports along with it, or alone while a claim waits.
     fn ask(&mut self, scene: &mut Scene<'_>) {
-        let free = self.spec.capacity.saturating_sub(self.jobs.len() as u32);
-        if self.working.is_some()
-            || self.not_before > scene.now
-            || free == 0 && self.reports.is_empty()
-        {
-            return;
+        let held = self.jobs.len() + self.sent_with_claim.len() + self.sent_alone.len();
+        let free = self.spec.capacity.saturating_sub(held as u32);
+        let wants = free > 0 || !self.reports.is_empty();
+        if self.working.is_none() && self.not_before <= scene.now && wants {
+            let (reply, answer) = channel();
+            self.sent_with_claim = std::mem::take(&mut self.reports);
+            let ops = commands(&self.sent_with_claim).map(Op::Command).collect();
+            scene.inbox.push(Ask::Work {
+                request: Request { cause: None, ops },
+                worker: self.spec.id.clone(),
+                max: free,
+                starts: self.chance.one_in(2),
+                wait_ms: self.chance.between(0, 1_500),
+                reply,
+            });
+            self.working = Some(answer);
+            self.not_before = scene.now.plus_ms(self.chance.between(5, 60));
+        } else if self.reporting.is_none() && !self.reports.is_empty() {
+            self.sent_alone = std::mem::take(&mut self.reports);
+            self.reporting = Some(apply(scene.inbox, commands(&self.sent_alone).collect()));
         }
-        let (reply, answer) = channel();
-        let ops = self.reports.iter().map(|(lease, report)| {
-            let (lease, report) = (lease.clone(), report.clone());
-            Op::Command(Command::TaskReport { lease, report })
-        });
-        let request = Request {
-            cause: None,
-            ops: ops.collect(),
-        };
-        self.sent = self.reports.len();
-        scene.inbox.push(Ask::Work {
-            request,
-            worker: self.spec.id.clone(),
-            max: free,
-            starts: self.chance.one_in(2),
-            wait_ms: self.chance.between(0, 1_500),
-            reply,
-        });
-        self.working = Some(answer);
-        self.not_before = scene.now.plus_ms(self.chance.between(5, 60));
+    }
+}
+
+/// Reports on their way.
+type Sent = Vec<(AttemptRef, Report)>;
+
+fn commands(sent: &Sent) -> impl Iterator<Item = Command> + '_ {
+    sent.iter().map(|(lease, report)| Command::TaskReport {
+        lease: lease.clone(),
+        report: report.clone(),
+    })
+}
+
+/// Remembers which results were accepted.
+fn accept(sent: Sent, answers: Vec<Answer>, told: &mut Vec<Told>) {
+    for ((lease, report), answer) in sent.into_iter().zip(answers) {
+        let accepted = matches!(answer, Answer::Outcome(Ok(_)));
+        if accepted && matches!(report, Report::Completed { .. }) {
+            let (task, worker) = (lease.task.to_string(), lease.worker.to_string());
+            told.push(Told::Result(task, u64::from(lease.attempt), worker));
+        }
     }
 }
 

@@ -622,7 +622,7 @@ impl World {
             Until::TaskHeld(label) => self
                 .view
                 .task(label)
-                .is_some_and(|(_, seen)| seen.status == "leased"),
+                .is_some_and(|(_, seen)| seen.status != "pending"),
             Until::RunEnded(goal) => self
                 .view
                 .run_of(goal)
@@ -919,14 +919,18 @@ impl World {
         if !open.is_empty() {
             self.broken(format!("never answered: {open:?}"));
         }
-        while self.wheel.is_none() {
-            self.now = self.now.max(self.back_at);
+        let mut tally = Value::Null;
+        while self
+            .wheel
+            .as_mut()
+            .is_none_or(|wheel| wheel.close().is_err())
+        {
+            // The one planned crash may come here, too.
+            (self.wheel, self.reader) = (None, None);
             self.open();
         }
         self.follow();
-        let mut tally = Value::Null;
         if let Some(wheel) = &mut self.wheel {
-            wheel.close()?;
             if let Some(Row::Tally(row)) = wheel.store().get(&Key::Tally)? {
                 tally = serde_json::to_value(&*row).unwrap_or_default();
             }

@@ -21,6 +21,9 @@ fn storm(seed: u64, disk: Disk) -> Report {
         .unwrap_or_else(|error| panic!("{told}: {error}"));
     drop(guard);
     if let Some(first) = report.violations.first() {
+        for violation in &report.violations {
+            println!("{told}: {violation}");
+        }
         let more = report.violations.len() - 1;
         let struck = &report.struck;
         panic!(
