@@ -29,7 +29,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Tasks when nothing is said and there are no items to count, as the pattern's paper has it.
 pub const TASKS_DEFAULT: usize = 3;
@@ -40,8 +40,12 @@ pub const WORKERS_MAX: usize = 1_000;
 /// The step that makes the tasks, and the gate that reduces them.
 const STEP: &str = "work";
 const GATE: &str = "result";
-/// How long one look at a run may be out of date while many events pass.
+/// How long one look at a run may be out of date while many events pass: at least so long, and at
+/// least [`LOOK_SHARE`] times what a look takes, so that to look at a large run costs little beside
+/// the run.
 const LOOK: Duration = Duration::from_millis(25);
+const LOOK_SHARE: u32 = 10;
+const LOOK_MAX: Duration = Duration::from_secs(1);
 /// How long the supervisor sleeps when nothing at all happens.
 const SLEEP: Duration = Duration::from_secs(10);
 
@@ -465,7 +469,9 @@ impl Supervisor {
     pub async fn supervise(&self, run: RunId) -> Result<RunView, Error> {
         loop {
             let position = self.api.event_wait(0, Duration::ZERO).await?;
+            let began = Instant::now();
             let view = self.api.run_get(run).await?;
+            let look = began.elapsed();
             if let Some(step) = view.awaits_supervisor {
                 let aggregated = self.aggregate_results(run).await?;
                 let output = Json::from_value(&aggregated.as_final_result());
@@ -474,7 +480,7 @@ impl Supervisor {
                 return Ok(view);
             } else {
                 self.api.event_wait(position, SLEEP).await?;
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep((look * LOOK_SHARE).clamp(LOOK, LOOK_MAX)).await;
             }
         }
     }
@@ -516,7 +522,8 @@ impl Supervisor {
                 continue;
             };
             let reason = format!("the same work as {task}");
-            if self.api.task_get(*duplicate).await?.run_id != Some(run) {
+            let double = self.api.task_get(*duplicate).await?;
+            if double.run_id != Some(run) || double.status.is_terminal() {
                 continue;
             }
             match self.api.task_cancel(*duplicate, reason).await {

@@ -1,9 +1,15 @@
 //! The crate from outside, in one binary: real files, real text, real programs.
 
 mod command;
+mod crew;
 mod input;
+mod pattern;
 mod plan;
+mod preemption;
+mod recovery;
+mod requests;
 mod results;
+mod scale;
 
 use agent::input::{Item, Source};
 use serde_json::Value;
