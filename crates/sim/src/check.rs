@@ -106,6 +106,11 @@ pub enum Rule {
     Sum,
     /// At rest, every task has ended or says why it waits.
     Rest,
+    /// The stored rows are what a replay rebuilds. (Not judged here: the store compares them.)
+    Replay,
+    /// What only a live look shows: followers miss nothing, statistics agree with the log at every
+    /// step, nothing breaks, everybody is answered. (Not judged here: the world looks.)
+    Live,
 }
 
 /// A rule that was broken.

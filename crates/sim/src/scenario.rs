@@ -110,8 +110,11 @@ pub struct Scenario {
     pub listeners: Vec<(Name, Vec<Name>, u64)>,
 }
 
-/// All scenarios: each takes a size and makes itself.
-pub const ALL: &[(&str, fn(&mut Scenario, u64))] = &[
+/// Fills a scenario, of a size.
+pub type Fill = fn(&mut Scenario, u64);
+
+/// All scenarios, by name.
+pub const ALL: &[(&str, Fill)] = &[
     ("fan_out", fan_out),
     ("pipeline", pipeline),
     ("gates", gates),

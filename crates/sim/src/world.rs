@@ -318,6 +318,9 @@ struct Wish {
     done: bool,
 }
 
+/// What an agent made of a message, until it is recorded: why it failed, if it did.
+type Settling = (MessageId, Option<String>, Option<Reply<Vec<Answer>>>);
+
 /// An agent that receives messages.
 #[derive(Debug)]
 struct Listener {
@@ -326,7 +329,7 @@ struct Listener {
     /// Settles only from here on.
     from_ms: u64,
     life: u32,
-    settling: Vec<(MessageId, Option<String>, Option<Reply<Vec<Answer>>>)>,
+    settling: Vec<Settling>,
 }
 
 /// A world.
@@ -540,7 +543,7 @@ impl World {
     }
 
     fn broken(&mut self, text: String) {
-        let (rule, position) = (check::Rule::Chain, self.view.position);
+        let (rule, position) = (check::Rule::Live, self.view.position);
         self.seen.push(Violation {
             rule,
             position,
@@ -930,10 +933,10 @@ impl World {
             self.open();
         }
         self.follow();
-        if let Some(wheel) = &mut self.wheel {
-            if let Some(Row::Tally(row)) = wheel.store().get(&Key::Tally)? {
-                tally = serde_json::to_value(&*row).unwrap_or_default();
-            }
+        if let Some(wheel) = &mut self.wheel
+            && let Some(Row::Tally(row)) = wheel.store().get(&Key::Tally)?
+        {
+            tally = serde_json::to_value(&*row).unwrap_or_default();
         }
         (self.wheel, self.reader) = (None, None);
         let (struck, commits, went_on) = {
@@ -962,7 +965,7 @@ impl World {
         violations.extend(check::check(&evidence));
         let replayed = store::replay::replay(&mut *reader)?;
         violations.extend(replayed.differences.into_iter().map(|text| Violation {
-            rule: check::Rule::Sum,
+            rule: check::Rule::Replay,
             position: replayed.events,
             text,
         }));
