@@ -377,7 +377,7 @@ impl Bench {
             Ok(Sample {
                 value: Some(seconds),
                 asked: tasks,
-                counted: statistics.tasks_pending - 1,
+                counted: statistics.tasks_pending.saturating_sub(1),
                 stopped: false,
                 cpu_us: Some(us(spent) / tasks as f64),
                 peak_rss: rss_peak(),
