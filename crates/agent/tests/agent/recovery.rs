@@ -77,7 +77,7 @@ async fn a_late_result_is_refused() {
     assert_eq!(completed.unwrap_err().code, Code::TaskState);
 }
 
-// S1-11, S1-85, S1-88, S1-89: 50 reports by 10 workers; what failed is listed by another supervisor,
+// S1-11, S1-88, S1-89: 50 reports by 10 workers; what failed is listed by another supervisor,
 // goes to a backup worker on the same engine, and the run that had failed ends whole.
 #[tokio::test]
 async fn failures_are_swept_to_a_backup() {

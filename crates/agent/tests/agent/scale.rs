@@ -3,7 +3,7 @@
 
 use crate::crew::{self, *};
 use agent::worker::SkillHandler;
-use chargehand::{Context, Ended, Worker};
+use chargehand::{Context, Ended, Handler, Worker};
 use domain::run::RunStatus;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -133,11 +133,27 @@ async fn workers_run_in_threads() {
     );
 }
 
-// S1-85: a hundred reviews, five workers, a hundred tasks: a hundred results, by workers that overlap.
+/// A skill worker that begins a task only together with all others.
+struct Together(Arc<Barrier>);
+
+#[async_trait::async_trait]
+impl Handler for Together {
+    async fn run(&self, task: Context) -> Ended {
+        self.0.wait().await;
+        SkillHandler.run(task).await
+    }
+}
+
+// S1-85: a hundred reviews, five workers, a hundred tasks: a hundred results. Five are always begun
+// together, so that a hundred tasks are twenty rounds, where one worker has a hundred.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_reviews_are_read() {
     let api = open();
-    let _workers = skilled(&api, &names(5)).await;
+    let round = Arc::new(Barrier::new(5));
+    let mut workers = Vec::new();
+    for id in names(5) {
+        workers.push(start(&api, &id, Together(Arc::clone(&round))).await);
+    }
     let mut plan = crew::plan("text.sentiment", 100, &names(5));
     plan.items = (0..100)
         .map(|n| agent::input::Item {
