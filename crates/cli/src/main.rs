@@ -66,16 +66,25 @@ enum Command {
     /// Go on with every run that was interrupted, or with one.
     Resume(resume::Args),
     /// List, show, watch, cancel or retry runs.
-    #[command(subcommand, after_help = "Examples:\n  chargehand runs list\n  chargehand runs show run_01k5z3v9wfe4rvq0t2m6n8p7xy")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chargehand runs list\n  chargehand runs show run_01k5z3v9wfe4rvq0t2m6n8p7xy"
+    )]
     Runs(runs::Args),
     /// List or show tasks; cancel, redrive or reassign one.
-    #[command(subcommand, after_help = "Examples:\n  chargehand tasks list --status failed\n  chargehand tasks show task_01k5z3v9wfe4rvq0t2m6n80000")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chargehand tasks list --status failed\n  chargehand tasks show task_01k5z3v9wfe4rvq0t2m6n80000"
+    )]
     Tasks(tasks::Args),
     /// List workers.
     #[command(subcommand, after_help = "Example:\n  chargehand workers list")]
     Workers(workers::Args),
     /// Read and write the blackboard.
-    #[command(subcommand, after_help = "Examples:\n  chargehand memory list\n  chargehand memory write \"Invoices are in EUR\" --tag finance")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chargehand memory list\n  chargehand memory write \"Invoices are in EUR\" --tag finance"
+    )]
     Memory(memory::Args),
     /// List the skills that work without a model.
     #[command(after_help = "Example:\n  chargehand skills")]

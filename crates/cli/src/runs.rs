@@ -39,7 +39,9 @@ pub(crate) enum Args {
         run: String,
     },
     /// Stop a run; its open tasks are cancelled, its results are kept.
-    #[command(after_help = "Example:\n  chargehand runs cancel run_01k5z3v9wfe4rvq0t2m6n8p7xy --reason \"wrong input\"")]
+    #[command(
+        after_help = "Example:\n  chargehand runs cancel run_01k5z3v9wfe4rvq0t2m6n8p7xy --reason \"wrong input\""
+    )]
     Cancel {
         /// Which.
         run: String,

@@ -40,7 +40,9 @@ pub(crate) enum Args {
         task: String,
     },
     /// Cancel a task that has not ended.
-    #[command(after_help = "Example:\n  chargehand tasks cancel task_01k5z3v9wfe4rvq0t2m6n80000 --reason \"not needed\"")]
+    #[command(
+        after_help = "Example:\n  chargehand tasks cancel task_01k5z3v9wfe4rvq0t2m6n80000 --reason \"not needed\""
+    )]
     Cancel {
         /// Which.
         task: String,
@@ -55,7 +57,9 @@ pub(crate) enum Args {
         task: String,
     },
     /// Give a task to another worker.
-    #[command(after_help = "Example:\n  chargehand tasks reassign task_01k5z3v9wfe4rvq0t2m6n80000 worker_2")]
+    #[command(
+        after_help = "Example:\n  chargehand tasks reassign task_01k5z3v9wfe4rvq0t2m6n80000 worker_2"
+    )]
     Reassign {
         /// Which.
         task: String,

@@ -1,0 +1,113 @@
+//! The examples, as a newcomer runs them: the scripts as they are, the real program, a store of
+//! their own.
+
+use std::path::Path;
+use std::process::Command;
+
+/// What an example prints; it must end well and leave nothing where it was started.
+#[track_caller]
+fn example(name: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../examples")
+        .join(name)
+        .join("run.sh");
+    let done = Command::new("sh")
+        .arg(script)
+        .current_dir(folder.path())
+        .env("CHARGEHAND", env!("CARGO_BIN_EXE_chargehand"))
+        .env("TMPDIR", folder.path())
+        .env_remove("CHARGEHAND_STORE")
+        .output()
+        .unwrap();
+    let out = String::from_utf8(done.stdout).unwrap();
+    let err = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.success(), "{out}\n{err}");
+    assert_eq!(err, "", "{out}");
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    out
+}
+
+#[track_caller]
+fn tells(out: &str, lines: &[&str]) {
+    let mut rest = out;
+    for line in lines {
+        let Some((_, after)) = rest.split_once(line) else {
+            panic!("“{line}” is not there, or not in order:\n{out}");
+        };
+        rest = after;
+    }
+}
+
+// S1-01, S1-04: parallel document processing ships, and runs.
+#[test]
+fn documents_are_read_in_parallel() {
+    tells(
+        &example("documents"),
+        &[
+            "100 texts: 50 positive, 40 negative, 10 neutral",
+            "10 texts summarized",
+            "110 completed, 0 failed",
+        ],
+    );
+}
+
+// S1-04, S1-86, S1-87: 10 sources, 3 workers and 10 tasks; then 2 workers and 5 tasks on what came out.
+#[test]
+fn a_pipeline_has_two_stages() {
+    tells(
+        &example("pipeline"),
+        &[
+            "10 results",
+            "10 records: 10 kept, 0 filtered out",
+            "EUR: 6 records, amount 800",
+            "USD: 4 records, amount 226",
+        ],
+    );
+}
+
+// S1-04, S1-11, S1-88, S1-89: 50 reports by 10 workers; the 7 that failed are listed, reassigned and
+// made, the others not again.
+#[test]
+fn failed_reports_are_reassigned() {
+    tells(
+        &example("reports"),
+        &[
+            "the run failed (exit code 1), as it should",
+            "43 completed, 7 failed",
+            "7 failed",
+            "50 completed, 0 failed",
+            "50 departments, 50 reports made",
+        ],
+    );
+}
+
+// S1-04, S1-32, S1-90: each batch shows completed and pending while it runs, adding up at each moment.
+#[test]
+fn batches_show_live_numbers() {
+    let out = example("batches");
+    for (batch, jobs) in [(1, 15), (2, 30), (3, 45)] {
+        let live = format!("batch {batch}: ");
+        let mut between = 0;
+        for line in out.lines().filter_map(|line| line.strip_prefix(&live)) {
+            let numbers: Vec<u32> = line
+                .split(' ')
+                .filter_map(|word| word.parse().ok())
+                .collect();
+            // The run itself may not be there yet.
+            assert!(
+                numbers == [0, 0] || numbers.iter().sum::<u32>() == jobs,
+                "{line}"
+            );
+            between += u32::from(numbers[0] > 0 && numbers[1] > 0);
+        }
+        assert!(between > 0, "no look while batch {batch} ran:\n{out}");
+        tells(
+            &out,
+            &[&format!(
+                "batch {batch} is done: {jobs} completed, 0 pending"
+            )],
+        );
+    }
+}

@@ -1,0 +1,6 @@
+//! The product as its users meet it: the real program, in a folder of its own, from outside.
+
+mod examples;
+mod world;
+
+mod main_job;
