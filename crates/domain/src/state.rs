@@ -359,6 +359,11 @@ impl State {
         self.rows.get(key).and_then(Option::as_ref)
     }
 
+    /// The row of a key, to be changed in place: `None` when it does not exist.
+    pub fn row_mut(&mut self, key: &Key) -> &mut Option<Row> {
+        self.rows.entry(key.clone()).or_default()
+    }
+
     /// Whether the key's row, or that there is none, is known.
     pub fn is_loaded(&self, key: &Key) -> bool {
         self.rows.contains_key(key)

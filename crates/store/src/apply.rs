@@ -9,7 +9,7 @@
 //! If the commit fails, everything the batch touched is put back as it was.
 
 use crate::chain;
-use crate::index::Index;
+use crate::index::{Index, Seen};
 use crate::{Backend, Commit, Frame, Head, Reader};
 use domain::command::{Command, Outcome, follow_up};
 use domain::decide::decide;
@@ -20,7 +20,7 @@ use domain::name::Name;
 use domain::state::{Key, Row, Rows, State};
 use domain::task::Task;
 use domain::time::Time;
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Rows kept loaded, about; the rest is read again when it is named.
@@ -108,7 +108,7 @@ pub struct Store {
     hash: chain::Hash,
     /// Rows that the backend has not seen, with the first event it missed, oldest first.
     behind: VecDeque<(u64, Key)>,
-    is_behind: HashSet<Key>,
+    is_behind: Rows<()>,
     /// Loaded rows, about in the order they came, for unloading.
     loaded: VecDeque<Key>,
     rows_loaded_max: usize,
@@ -122,6 +122,8 @@ pub struct Store {
 struct Batch {
     events: Vec<Recorded>,
     body: Vec<u8>,
+    /// The chain's value after the last of `events`.
+    hash: chain::Hash,
     before: Rows<Before>,
     keys: Vec<Key>,
 }
@@ -156,7 +158,7 @@ impl Store {
             key => index.insert(&key, place, due),
         })?;
         for (key, (slot, _)) in slots.iter().zip(backend.load(&slots)?) {
-            index.update(key, None, slot.as_ref());
+            index.update(key, Seen::of(key, None), Seen::of(key, slot.as_ref()));
         }
         let mut store = Self {
             backend,
@@ -166,7 +168,7 @@ impl Store {
             head: position,
             hash,
             behind: VecDeque::new(),
-            is_behind: HashSet::new(),
+            is_behind: Rows::default(),
             loaded: VecDeque::new(),
             rows_loaded_max: ROWS_LOADED_MAX,
             rows_behind_max: ROWS_BEHIND_MAX,
@@ -238,9 +240,10 @@ impl Store {
         {
             return Ok(());
         }
-        let before = self.state.get(key).cloned();
+        let before = Seen::of(key, self.state.get(key));
         self.state.evolve(key, recorded);
-        self.index.update(key, before.as_ref(), self.state.get(key));
+        let after = Seen::of(key, self.state.get(key));
+        self.index.update(key, before, after);
         self.mark_behind(key, recorded.position);
         Ok(())
     }
@@ -406,21 +409,25 @@ impl Store {
                     self.load(std::slice::from_ref(key))?;
                 }
             }
-            if let std::collections::hash_map::Entry::Vacant(vacant) =
-                self.batch.before.entry(key.clone())
-            {
-                vacant.insert(Before {
-                    row: self.state.get(key).cloned(),
-                    was_behind: self.is_behind.contains(key),
-                });
+            let row = self.state.row_mut(key);
+            if !self.batch.before.contains_key(key) {
+                // The first touch in this batch; whatever follows finds the row behind already.
+                let was_behind = self.is_behind.insert(key.clone(), ()).is_some();
+                if !was_behind {
+                    self.behind.push_back((position, key.clone()));
+                }
+                let row = row.clone();
+                let before = Before { row, was_behind };
+                self.batch.before.insert(key.clone(), before);
             }
-            let old = self.state.get(key).cloned();
-            self.state.evolve(key, &recorded);
-            self.index.update(key, old.as_ref(), self.state.get(key));
+            // What the index follows is taken out first: a second hold on the row would make its
+            // fold copy it, with all that a worker holds, once per event.
+            let seen = Seen::of(key, row.as_ref());
+            *row = Row::evolve(row.take(), key, &recorded);
+            self.index.update(key, seen, Seen::of(key, row.as_ref()));
             if matches!(key, Key::Run(_)) && !runs.contains(key) {
                 runs.push(key.clone());
             }
-            self.mark_behind(key, position);
         }
         self.batch.keys = keys;
         let start = self.batch.body.len();
@@ -430,6 +437,12 @@ impl Store {
             !self.batch.body[start..].contains(&b'\n'),
             "an event is one line"
         );
+        let before = if self.batch.events.is_empty() {
+            &self.hash
+        } else {
+            &self.batch.hash
+        };
+        self.batch.hash = chain::link(before, &self.batch.body[start..]);
         self.batch.body.push(b'\n');
         self.batch.events.push(recorded);
         Ok(())
@@ -451,6 +464,12 @@ impl Store {
             return Ok(Err(Error::new(Code::WorkerUnknown, text)));
         };
         let classes = self.index.eligible(&holder.spec);
+        // A long queue's tasks are not loaded: read all that this claim will look at together.
+        let soon = self
+            .index
+            .soon(&classes, max.min(holder.free(now)) as usize);
+        let soon: Vec<Key> = soon.into_iter().map(Key::Task).collect();
+        self.load(&soon)?;
         let mut claimed = Vec::new();
         let mut after = None;
         while claimed.len() < max as usize {
@@ -498,7 +517,7 @@ impl Store {
     }
 
     fn mark_behind(&mut self, key: &Key, position: u64) {
-        if self.is_behind.insert(key.clone()) {
+        if self.is_behind.insert(key.clone(), ()).is_none() {
             self.behind.push_back((position, key.clone()));
         }
     }
@@ -510,7 +529,7 @@ impl Store {
             return Ok(());
         }
         let head = self.head + count;
-        let hash = chain::lines(&self.batch.body).fold(self.hash, |h, line| chain::link(&h, line));
+        let hash = self.batch.hash;
         let oldest = self.behind.front().map_or(head, |(position, _)| *position);
         let too_far = head - oldest > EVENTS_BEHIND_MAX;
         let rows = if self.behind.len() > self.rows_behind_max || too_far {
@@ -609,7 +628,8 @@ impl Store {
     fn undo(&mut self) {
         for (key, before) in std::mem::take(&mut self.batch.before) {
             let now = self.state.unload(&key).flatten();
-            self.index.update(&key, now.as_ref(), before.row.as_ref());
+            let after = Seen::of(&key, before.row.as_ref());
+            self.index.update(&key, Seen::of(&key, now.as_ref()), after);
             self.state.put(key.clone(), before.row);
             if !before.was_behind {
                 self.is_behind.remove(&key);
@@ -618,7 +638,7 @@ impl Store {
         let is_behind = &self.is_behind;
         let head = self.head;
         self.behind
-            .retain(|(position, key)| *position <= head && is_behind.contains(key));
+            .retain(|(position, key)| *position <= head && is_behind.contains_key(key));
         self.batch.events.clear();
         self.batch.body.clear();
     }
@@ -636,7 +656,7 @@ impl Store {
                 key,
                 Key::Tally | Key::Queue(_) | Key::Worker(_) | Key::Slot(_)
             );
-            if stays || self.is_behind.contains(&key) {
+            if stays || self.is_behind.contains_key(&key) {
                 self.loaded.push_back(key);
             } else {
                 self.state.unload(&key);

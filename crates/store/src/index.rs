@@ -69,6 +69,29 @@ impl Waiting {
     }
 }
 
+/// All that the index sees of a row.
+#[derive(Debug)]
+pub struct Seen {
+    place: Option<Place>,
+    due: Option<Time>,
+    open: bool,
+}
+
+impl Seen {
+    /// Of this row, or of none.
+    pub fn of(key: &Key, row: Option<&Row>) -> Self {
+        let (mut place, mut due, mut open) = (None, None, true);
+        match key {
+            Key::Task(_) | Key::Run(_) | Key::Entry(_) | Key::Message(_) | Key::Receipt(_) => {
+                (place, due) = (row.and_then(Row::place), row.and_then(Row::due));
+            }
+            Key::Slot(_) => open = !matches!(row, Some(Row::Slot(slot)) if !slot.is_open()),
+            Key::Worker(_) | Key::Queue(_) | Key::Pool(_) | Key::Board(_) | Key::Tally => {}
+        }
+        Self { place, due, open }
+    }
+}
+
 /// The ready queues and timers.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -123,26 +146,15 @@ impl Index {
     }
 
     /// Follows a row from one form to the next.
-    pub fn update(&mut self, key: &Key, old: Option<&Row>, new: Option<&Row>) {
-        match key {
-            Key::Slot(slot) => {
-                let is_open = |row: Option<&Row>| match row {
-                    Some(Row::Slot(slot)) => slot.is_open(),
-                    _ => true,
-                };
-                if is_open(old) != is_open(new) {
-                    self.set_slot(slot, is_open(new));
-                }
-            }
-            Key::Task(_) | Key::Run(_) | Key::Entry(_) | Key::Message(_) | Key::Receipt(_) => {
-                let (gone, came) = (old.and_then(Row::place), new.and_then(Row::place));
-                let (gone_due, came_due) = (old.and_then(Row::due), new.and_then(Row::due));
-                if gone != came || gone_due != came_due {
-                    self.remove(key, gone, gone_due);
-                    self.insert(key, came, came_due);
-                }
-            }
-            Key::Worker(_) | Key::Queue(_) | Key::Pool(_) | Key::Board(_) | Key::Tally => {}
+    pub fn update(&mut self, key: &Key, old: Seen, new: Seen) {
+        if let Key::Slot(slot) = key
+            && old.open != new.open
+        {
+            self.set_slot(slot, new.open);
+        }
+        if (&old.place, old.due) != (&new.place, new.due) {
+            self.remove(key, old.place, old.due);
+            self.insert(key, new.place, new.due);
         }
     }
 
@@ -274,6 +286,20 @@ impl Index {
         let classes = self.eligible(worker);
         let next = |turn: &Turn| self.next_after(&classes, Some(*turn));
         std::iter::successors(self.next_after(&classes, None), next)
+            .map(|turn| turn.2)
+            .collect()
+    }
+
+    /// About the next `limit` tasks in these classes, in no order: what is worth loading before a
+    /// claim.
+    pub fn soon(&self, classes: &[usize], limit: usize) -> Vec<TaskId> {
+        let lanes = classes.iter().flat_map(|n| {
+            let waiting = &self.waiting[*n].1;
+            waiting.heads.values().map(|lane| &waiting.lanes[lane])
+        });
+        lanes
+            .flat_map(|turns| turns.iter().take(limit))
+            .take(limit)
             .map(|turn| turn.2)
             .collect()
     }

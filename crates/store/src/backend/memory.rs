@@ -94,7 +94,9 @@ impl Backend for Memory {
         }
         if commit.applied < content.applied {
             let (from, to) = (content.applied, commit.applied);
-            return Err(internal(format!("rows went back in time, from {from} to {to}")));
+            return Err(internal(format!(
+                "rows went back in time, from {from} to {to}"
+            )));
         }
         let mut rows = Vec::with_capacity(commit.rows.len());
         // A backend promises no order among rows: write them in another one than they came in.

@@ -14,7 +14,7 @@ use domain::state::{Key, Row};
 use domain::time::Time;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +27,14 @@ const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_first.sql")];
 pub const FILE: &str = "store.db";
 /// The lock within the folder.
 pub const LOCK: &str = "lock";
+
+/// Tasks asked for at once from which on they are read in one walk.
+const NEAR_MIN: usize = 8;
+
+/// How often a lock that somebody holds is tried again, and after what pause: a fifth of a second in
+/// all.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// A store in a folder.
 pub struct Sqlite {
@@ -84,16 +92,7 @@ impl Sqlite {
             .write(true)
             .open(folder.join(LOCK))
             .map_err(|fault| unusable("cannot be written", &fault))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                let text = format!("another process has the store {} open", folder.display());
-                return Err(Error::new(Code::StoreLocked, text));
-            }
-            Err(std::fs::TryLockError::Error(fault)) => {
-                return Err(unusable("cannot be locked", &fault));
-            }
-        }
+        own(&lock, folder, &unusable)?;
         let connection = Connection::open(&path).map_err(|fault| describe(&path, &fault))?;
         let mut store = Self {
             connection,
@@ -215,6 +214,30 @@ impl Sqlite {
         Ok(Ok(()))
     }
 
+    /// Of many tasks those that lie close together, read in one walk: they were submitted together.
+    fn load_near(&self, keys: &[Key]) -> rusqlite::Result<HashMap<Key, (Option<String>, u64)>> {
+        let mut near = HashMap::new();
+        let ids = keys.iter().filter_map(|key| match key {
+            Key::Task(id) => Some(id.to_bytes()),
+            _ => None,
+        });
+        let (Some(first), Some(last)) = (ids.clone().min(), ids.max()) else {
+            return Ok(near);
+        };
+        if keys.len() < NEAR_MIN {
+            return Ok(near);
+        }
+        let mut statement = self.connection.prepare_cached(
+            "SELECT id, body, version FROM tasks WHERE id BETWEEN ? AND ? LIMIT ?",
+        )?;
+        let mut rows = statement.query(params![first, last, 2 * keys.len()])?;
+        while let Some(row) = rows.next()? {
+            let key = Key::Task(TaskId::from_bytes(row.get(0)?));
+            near.insert(key, (row.get(1)?, row.get(2)?));
+        }
+        Ok(near)
+    }
+
     fn write(&mut self, commit: &Commit<'_>) -> rusqlite::Result<()> {
         let transaction = self
             .connection
@@ -241,6 +264,32 @@ impl Sqlite {
                 .execute([commit.applied])?;
         }
         transaction.commit()
+    }
+}
+
+/// Takes the lock. An owner that was just killed, or a child it is just starting, may hold it a
+/// moment longer: that is waited for.
+fn own(
+    lock: &File,
+    folder: &Path,
+    unusable: &dyn Fn(&str, &std::io::Error) -> Error,
+) -> Result<(), Error> {
+    let mut tries = LOCK_TRIES;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(std::fs::TryLockError::WouldBlock) if tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let text = format!("another process has the store {} open", folder.display());
+                return Err(Error::new(Code::StoreLocked, text));
+            }
+            Err(std::fs::TryLockError::Error(fault)) => {
+                return Err(unusable("cannot be locked", &fault));
+            }
+        }
     }
 }
 
@@ -425,14 +474,19 @@ impl Backend for Sqlite {
             }
         };
         let mut rows = Vec::with_capacity(keys.len());
+        let mut near = self
+            .load_near(keys)
+            .map_err(|fault| describe(&self.path, &fault))?;
         for key in keys {
-            rows.push(
-                match load(key).map_err(|fault| describe(&self.path, &fault))? {
-                    None => (None, 0),
-                    Some((None, version)) => (None, version),
-                    Some((Some(body), version)) => (Some(parse(&self.path, key, &body)?), version),
-                },
-            );
+            let found = match near.remove(key) {
+                Some(found) => Ok(Some(found)),
+                None => load(key),
+            };
+            rows.push(match found.map_err(|fault| describe(&self.path, &fault))? {
+                None => (None, 0),
+                Some((None, version)) => (None, version),
+                Some((Some(body), version)) => (Some(parse(&self.path, key, &body)?), version),
+            });
         }
         Ok(rows)
     }
