@@ -254,7 +254,9 @@ const LISTED_MAX: usize = 50;
 
 fn print_text(view: &RunView, made: &Aggregated, store: &str) {
     let mut text = String::new();
-    if made.results.len() > 1 {
+    // What a program printed is listed in the result itself.
+    let by_program = CrewPlan::of(view).is_ok_and(|crew| crew.worker_command.is_some());
+    if made.results.len() > 1 && !by_program {
         for result in made.results.iter().take(LISTED_MAX) {
             text += &format!("  {}\n", one_line(result));
         }
