@@ -7,6 +7,7 @@ mod pattern;
 mod plan;
 mod preemption;
 mod recovery;
+mod related;
 mod requests;
 mod results;
 mod scale;
