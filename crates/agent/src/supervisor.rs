@@ -596,14 +596,36 @@ pub async fn supervisor_worker_workflow(
     if size > WORKERS_MAX {
         return Err(Error::limit("workers", size, WORKERS_MAX));
     }
-    let workers = start_crew(&api, size).await?;
-    let crew: Vec<Name> = workers.iter().map(|worker| worker.id().clone()).collect();
+    let mut workers = OwnCrew(Vec::with_capacity(size));
+    start_crew(&api, size, &mut workers).await?;
+    let crew: Vec<Name> = workers.0.iter().map(|worker| worker.id().clone()).collect();
     let supervisor = Supervisor::new(api, Name::literal("supervisor_1"));
     let outcome = supervisor.carry_out(request, &crew, num_tasks).await;
-    for worker in workers {
+    while let Some(worker) = workers.0.pop() {
         worker.stop().await?;
     }
     outcome
+}
+
+/// Workers that go home with the call that started them, also when it is given up half-way: then
+/// the run can be resumed, and nobody waits for the leases of workers that are not there.
+struct OwnCrew(Vec<Running>);
+
+impl Drop for OwnCrew {
+    fn drop(&mut self) {
+        let left = std::mem::take(&mut self.0);
+        if left.is_empty() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                for worker in left {
+                    // It says so to an engine that may have stopped; then there is nobody to tell.
+                    let _ = worker.stop().await;
+                }
+            });
+        }
+    }
 }
 
 /// Two crews that are started at the same moment must not choose the same names: to register a
@@ -611,16 +633,15 @@ pub async fn supervisor_worker_workflow(
 static NAMING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Workers for every skill, named `worker_1` and so on as far as nobody else has the name.
-async fn start_crew(api: &Arc<dyn Api>, size: usize) -> Result<Vec<Running>, Error> {
+async fn start_crew(api: &Arc<dyn Api>, size: usize, crew: &mut OwnCrew) -> Result<(), Error> {
     let _naming = NAMING.lock().await;
     let known = api.worker_list().await?.into_iter();
     let taken: BTreeSet<Name> = known
         .filter(|worker| worker.status != WorkerStatus::Unavailable)
         .map(|worker| worker.worker_id)
         .collect();
-    let mut crew = Vec::with_capacity(size);
     for id in (1u64..).map(|n| format!("worker_{n}")) {
-        if crew.len() == size {
+        if crew.0.len() == size {
             break;
         }
         if taken.contains(id.as_str()) {
@@ -630,9 +651,9 @@ async fn start_crew(api: &Arc<dyn Api>, size: usize) -> Result<Vec<Running>, Err
         for skill in skill::all() {
             worker = worker.handle(skill.name(), SkillHandler)?;
         }
-        crew.push(worker.start(Arc::clone(api)).await?);
+        crew.0.push(worker.start(Arc::clone(api)).await?);
     }
-    Ok(crew)
+    Ok(())
 }
 
 fn task_result(task: TaskView) -> TaskResult {

@@ -185,7 +185,7 @@ impl Handler for CommandHandler {
         let left = Duration::from_millis(assignment.deadline.0.saturating_sub(now_ms));
         let limits = CommandLimits {
             time: left,
-            ..self.limits.clone()
+            ..self.limits
         };
         let over = async {
             task.stopped().await;

@@ -676,6 +676,40 @@ mod full {
         );
     }
 
+    // A caller that gives up half-way leaves no worker behind that others would wait for; what is
+    // done is kept, and another crew does the rest.
+    #[tokio::test]
+    async fn a_workflow_given_up_sends_its_workers_home() {
+        let api = open();
+        let call = supervisor_worker_workflow(api.clone(), "Process documents", Some(3), Some(600));
+        let begun = until("some are done", || async {
+            api.statistics().await.unwrap().tasks_completed > 5
+        });
+        tokio::select! {
+            made = call => panic!("{made:?}"),
+            () = begun => {}
+        }
+        until("all went home", || async {
+            let workers = api.worker_list().await.unwrap();
+            let gone = domain::worker::WorkerStatus::Unavailable;
+            workers.len() == 3 && workers.iter().all(|worker| worker.status == gone)
+        })
+        .await;
+        let run = api
+            .run_list(Default::default())
+            .await
+            .unwrap()
+            .items
+            .remove(0);
+        assert_eq!(run.status, RunStatus::Running);
+        let _others = skilled(&api, &names(3)).await;
+        let view = crew::supervise(&api, run.run_id).await;
+        assert_eq!(
+            (view.status, view.tasks.completed),
+            (RunStatus::Completed, 600)
+        );
+    }
+
     // S1-64, S1-83, S1-88: 50 tasks for 10 workers are 5 for each; two crews at once keep apart.
     #[tokio::test]
     async fn many_workers_share_the_work() {

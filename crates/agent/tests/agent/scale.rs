@@ -181,3 +181,24 @@ async fn a_hundred_reviews_are_read() {
         assert_eq!(worker.completed, 20);
     }
 }
+
+// S1-59: the board of a request grows with its tasks and with nothing else: two entries for a
+// completed one, none of them written apart from the task. (What agents write themselves is bounded
+// by retention: see `a_full_board_forgets_the_least_important_oldest` of the engine.)
+#[tokio::test]
+async fn a_board_is_linear_in_its_tasks() {
+    for number in [50, 100, 200, 400] {
+        let api = open();
+        let given = delegate(&api, &names(2), number).await;
+        let run = given[0].request_id;
+        assert_eq!(tagged(&api, run, &[]).await.len(), number);
+        let _workers = skilled(&api, &names(2)).await;
+        crew::supervise(&api, run).await;
+        assert_eq!(tagged(&api, run, &[]).await.len(), 2 * number);
+        let events = api.event_list(0, 100_000).await.unwrap();
+        let written = events
+            .iter()
+            .filter(|event| event.event.name() == "entry.written");
+        assert_eq!(written.count(), 0);
+    }
+}
