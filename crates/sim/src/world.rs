@@ -163,7 +163,6 @@ struct View {
     position: u64,
     tasks: BTreeMap<TaskId, Seen>,
     runs: BTreeMap<RunId, SeenRun>,
-    grew_at: Time,
 }
 
 #[derive(Debug)]
@@ -187,7 +186,6 @@ struct SeenRun {
 impl View {
     fn see(&mut self, recorded: &Recorded) {
         self.position = recorded.position;
-        self.grew_at = recorded.at;
         let mut set = |task: &TaskId, status: &'static str| {
             if let Some(seen) = self.tasks.get_mut(task) {
                 seen.status = status;
@@ -354,6 +352,8 @@ pub struct World {
     settling: BTreeMap<RunId, Reply<Vec<Answer>>>,
     entries: BTreeMap<String, EntryId>,
     view: View,
+    /// Milliseconds without an event, jumps of the clock aside.
+    still_ms: u64,
     effects: Vec<Effect>,
     told: Vec<Told>,
     /// Broken rules that only a live look shows.
@@ -423,6 +423,7 @@ impl World {
             settling: BTreeMap::new(),
             entries: BTreeMap::new(),
             view: View::default(),
+            still_ms: 0,
             effects: Vec::new(),
             told: Vec::new(),
             seen: Vec::new(),
@@ -468,7 +469,7 @@ impl World {
         let callers = self.wishes.iter().all(|wish| wish.done)
             && self.listeners.iter().all(|l| l.settling.is_empty())
             && self.settling.is_empty();
-        let still = self.now.since_ms(self.view.grew_at) > REST_MS;
+        let still = self.still_ms > REST_MS;
         let over = self.view.is_over() && self.hands.iter().all(Hand::is_idle);
         callers
             && self.wheel.is_some()
@@ -477,7 +478,7 @@ impl World {
     }
 
     fn mail_is_done(&self) -> bool {
-        self.listeners.is_empty() || self.now.since_ms(self.view.grew_at) > 6_000
+        self.listeners.is_empty() || self.still_ms > 6_000
     }
 
     fn step(&mut self) {
@@ -506,10 +507,9 @@ impl World {
             .min()
             .unwrap_or(wheel);
         let late = self.chance.between(1, 25);
-        self.now = self
-            .now
-            .plus_ms(late)
-            .max(next.min(self.now.plus_ms(1_000)));
+        let before = self.now;
+        self.now = before.plus_ms(late).max(next.min(before.plus_ms(1_000)));
+        self.still_ms += self.now.since_ms(before);
         if self.climate.jumps > 0 && self.chance.one_in(120) {
             self.climate.jumps -= 1;
             let ms = [3_000, 60_000, 3_600_000][self.chance.below(3) as usize];
@@ -859,6 +859,9 @@ impl World {
             return;
         };
         let head = wheel.store().head();
+        if self.view.position < head {
+            self.still_ms = 0;
+        }
         let mut wrong = None;
         while self.view.position < head {
             match reader.0.events(self.view.position, 7) {
