@@ -18,11 +18,12 @@ pub(crate) struct Proof {
     pub(crate) mentions: Vec<Mention>,
 }
 
-/// What the file at `path` proves. Only tests and examples can.
-pub(crate) fn proofs(path: &str, text: &str) -> Vec<Proof> {
+/// What the file at `path` proves. Only tests and examples can. `suite` is the text of the whole
+/// suite that the file belongs to, when it is part of one: the list of its cases is there.
+pub(crate) fn proofs(path: &str, text: &str, suite: Option<&str>) -> Vec<Proof> {
     let mut proofs = Vec::new();
     if path.ends_with(".rs") && can_prove(path) {
-        proofs.extend(in_tests(text, is_suite(path)));
+        proofs.extend(in_tests(text, suite));
     }
     if is_example(path) {
         proofs.extend(in_head(text));
@@ -45,10 +46,17 @@ fn is_example(path: &str) -> bool {
 }
 
 /// A conformance suite is made of functions that one macro turns into tests
-/// for each backend; they carry no test attribute themselves.
-fn is_suite(path: &str) -> bool {
-    path.split('/')
-        .any(|part| part.trim_end_matches(".rs") == "conformance")
+/// for each backend; they carry no test attribute themselves. This is the place
+/// of the suite that the file at `path` is part of.
+pub(crate) fn suite(path: &str) -> Option<&str> {
+    let mut end = 0;
+    for part in path.split('/') {
+        if part.trim_end_matches(".rs") == "conformance" {
+            return Some(&path[..end]);
+        }
+        end += part.len() + 1;
+    }
+    None
 }
 
 /// What the comment at the top of an example names.
@@ -100,8 +108,9 @@ impl Block {
     }
 }
 
-fn in_tests(text: &str, suite: bool) -> Vec<Proof> {
+fn in_tests(text: &str, suite: Option<&str>) -> Vec<Proof> {
     let tokens = tokens(text);
+    let cases = suite.map(crate::rust::tokens).unwrap_or_default();
     let mut proofs = Vec::new();
     let mut block = Block::default();
     let mut at = 0;
@@ -135,8 +144,7 @@ fn in_tests(text: &str, suite: bool) -> Vec<Proof> {
                     continue;
                 };
                 // A case of a suite counts once something names it to run it.
-                let is_case =
-                    suite && tokens.iter().filter(|token| token.is(name.text)).count() > 1;
+                let is_case = cases.iter().filter(|token| token.is(name.text)).count() > 1;
                 if (is_test || is_case) && !is_ignored {
                     let end = function_end(&tokens, at);
                     let inside = tokens[at..end].iter().flat_map(said);
@@ -210,7 +218,8 @@ mod tests {
     /// `name@line: ids` of every proof in `text`.
     fn found(path: &str, text: &str) -> Vec<String> {
         let text = text.replace('§', "S");
-        let shown = proofs(path, &text).into_iter().map(|proof| {
+        let whole = suite(path).map(|_| text.as_str());
+        let shown = proofs(path, &text, whole).into_iter().map(|proof| {
             let ids = proof
                 .mentions
                 .into_iter()
@@ -273,6 +282,14 @@ mod tests {
             ["a@2: §1-17"]
         );
         assert!(in_rust(source).is_empty());
+    }
+
+    #[test]
+    fn a_suite_is_one_file_or_a_folder_beside_it() {
+        let place = Some("crates/store/src/");
+        assert_eq!(suite("crates/store/src/conformance.rs"), place);
+        assert_eq!(suite("crates/store/src/conformance/script.rs"), place);
+        assert_eq!(suite("crates/store/src/apply.rs"), None);
     }
 
     #[test]

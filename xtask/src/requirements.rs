@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write as _};
 
-use crate::citations::{Proof, can_prove, proofs};
+use crate::citations::{Proof, can_prove, proofs, suite};
 use crate::ids::Mention;
 use crate::tree::{File, files, root};
 use crate::{Done, ids};
@@ -84,9 +84,16 @@ impl<'a> Report<'a> {
         };
         let mut by_id = BTreeMap::new();
         report.read(list, &mut by_id);
+        let mut suites: BTreeMap<&str, String> = BTreeMap::new();
+        for file in files {
+            if let Some(place) = suite(&file.path) {
+                suites.entry(place).or_default().push_str(&file.text);
+            }
+        }
         for file in files {
             report.problems.extend(bad_citations(file, &by_id));
-            let proofs = proofs(&file.path, &file.text);
+            let whole = suite(&file.path).and_then(|place| suites.get(place));
+            let proofs = proofs(&file.path, &file.text, whole.map(String::as_str));
             report.loose.extend(loose(file, &proofs));
             for proof in &proofs {
                 report.credit(&file.path, proof, &by_id);

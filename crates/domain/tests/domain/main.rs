@@ -2,6 +2,7 @@
 //! worked out by hand from the rules, never copied from a run.
 
 mod board;
+mod bounds;
 mod features;
 mod graphs;
 mod invariants;
