@@ -16,7 +16,7 @@ use domain::worker::{Home, WorkerSpec, WorkerStatus};
 use protocol::Api;
 use protocol::api::{Claim, Work};
 use protocol::v1::{Assignment, Signal};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -33,7 +33,7 @@ type Attempts = Arc<Mutex<HashMap<(TaskId, u32), watch::Sender<Told>>>>;
 /// A worker to be.
 pub struct Worker {
     spec: WorkerSpec,
-    handlers: HashMap<Name, Arc<dyn Handler>>,
+    handlers: BTreeMap<Name, Arc<dyn Handler>>,
     any: Option<Arc<dyn Handler>>,
 }
 
@@ -58,7 +58,7 @@ impl Worker {
         spec.session = born.map_or(1, |since| since.as_nanos() as u64);
         Ok(Self {
             spec,
-            handlers: HashMap::new(),
+            handlers: BTreeMap::new(),
             any: None,
         })
     }
@@ -133,6 +133,7 @@ impl Worker {
             stop,
             lanes,
             listener,
+            left: false,
         })
     }
 }
@@ -145,6 +146,8 @@ pub struct Running {
     stop: watch::Sender<bool>,
     lanes: JoinSet<()>,
     listener: tokio::task::JoinHandle<()>,
+    /// It has said good-bye.
+    left: bool,
 }
 
 impl std::fmt::Debug for Running {
@@ -169,6 +172,7 @@ impl Running {
         self.stop.send_replace(true);
         while self.lanes.join_next().await.is_some() {}
         self.listener.abort();
+        self.left = true;
         match self
             .api
             .worker_leave(self.id.clone(), "it stopped".into())
@@ -184,12 +188,19 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.listener.abort();
+        // Its lanes end here too; what they had must not wait for a time limit to come back.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && !self.left
+        {
+            let (api, id) = (Arc::clone(&self.api), self.id.clone());
+            runtime.spawn(async move { api.worker_leave(id, "it was dropped".into()).await });
+        }
     }
 }
 
 struct Crew {
     spec: WorkerSpec,
-    handlers: HashMap<Name, Arc<dyn Handler>>,
+    handlers: BTreeMap<Name, Arc<dyn Handler>>,
     any: Option<Arc<dyn Handler>>,
     api: Arc<dyn Api>,
     attempts: Attempts,

@@ -20,8 +20,8 @@ use domain::task::{Address, Task, TaskStatus};
 use domain::worker::{Worker, WorkerSpec};
 use protocol::api::{Api, ApiRead, Result, RunQuery, TaskQuery, Work, Worked};
 use protocol::v1::{
-    Assignment, Delivered, Page, PoolStatistics, QueueView, RunView, Signal, Statistics, TaskView,
-    WorkerView,
+    Assignment, BoardStatistics, Delivered, Page, PoolStatistics, QueueView, RunView, Signal,
+    Statistics, TaskView, WorkerView,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,6 +177,27 @@ fn task_row(row: Row) -> Option<Arc<Task>> {
 }
 
 impl Engine {
+    /// Everything on a board: what was written, and what a run's tasks show of themselves.
+    async fn board(&self, run: Option<RunId>) -> Result<Vec<Entry>> {
+        let limit = 2 * BOARD_ENTRIES_MAX as usize;
+        let rows = self.rows(Query::Entries { run, limit }).await?;
+        let mut entries: Vec<Entry> = rows
+            .into_iter()
+            .filter_map(|row| match row {
+                Row::Entry(entry) => Some(Arc::unwrap_or_clone(entry)),
+                _ => None,
+            })
+            .collect();
+        if let Some(run) = run {
+            let row = self.run(run).await?;
+            let all = domain::limits::RUN_TASKS_MAX;
+            for task in self.tasks_of_run(&TaskQuery::default(), run, all).await? {
+                project(&row, &task, &mut entries);
+            }
+        }
+        Ok(entries)
+    }
+
     /// The message that answers `asked`, if it comes before `until`.
     async fn answer_to(&self, asker: &Name, asked: MessageId, until: Instant) -> Option<Delivered> {
         let postbox = self.shared.relay.postbox();
@@ -369,28 +390,16 @@ impl ApiRead for Engine {
     }
 
     async fn entry_list(&self, filter: EntryFilter) -> Result<Vec<Entry>> {
-        let limit = 2 * BOARD_ENTRIES_MAX as usize;
-        let rows = self
-            .rows(Query::Entries {
-                run: filter.run,
-                limit,
-            })
-            .await?;
-        let mut entries: Vec<Entry> = rows
-            .into_iter()
-            .filter_map(|row| match row {
-                Row::Entry(entry) => Some(Arc::unwrap_or_clone(entry)),
-                _ => None,
-            })
-            .collect();
-        if let Some(run) = filter.run {
-            let row = self.run(run).await?;
-            let all = domain::limits::RUN_TASKS_MAX;
-            for task in self.tasks_of_run(&TaskQuery::default(), run, all).await? {
-                project(&row, &task, &mut entries);
-            }
-        }
+        let entries = self.board(filter.run).await?;
         Ok(filter.select(entries.into_iter(), self.shared.clock.now()))
+    }
+
+    async fn board_statistics(&self, run: Option<RunId>) -> Result<BoardStatistics> {
+        let entries = self.board(run).await?;
+        Ok(BoardStatistics::new(
+            entries.iter(),
+            self.shared.clock.now(),
+        ))
     }
 
     async fn message_get(&self, message: MessageId) -> Result<Message> {

@@ -2,8 +2,8 @@
 //! [`ApiRead`], so that it cannot write by type.
 
 use crate::v1::{
-    Assignment, Delivered, Page, PoolStatistics, QueueView, RunView, Signal, Statistics, TaskView,
-    WorkerView,
+    Assignment, BoardStatistics, Delivered, Page, PoolStatistics, QueueView, RunView, Signal,
+    Statistics, TaskView, WorkerView,
 };
 use async_trait::async_trait;
 use domain::blackboard::{Entry, EntryFilter, NewEntry};
@@ -123,6 +123,8 @@ pub trait ApiRead: Send + Sync {
     async fn statistics(&self) -> Result<Statistics>;
     /// A board's entries, with what its run's tasks show of themselves.
     async fn entry_list(&self, filter: EntryFilter) -> Result<Vec<Entry>>;
+    /// What stands on a board: a run's, or the shared one.
+    async fn board_statistics(&self, run: Option<RunId>) -> Result<BoardStatistics>;
     /// One message, with how each recipient's part stands.
     async fn message_get(&self, message: MessageId) -> Result<Message>;
     /// Messages, oldest first.

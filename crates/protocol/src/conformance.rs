@@ -106,6 +106,7 @@ macro_rules! conformance {
             of_many_claims_one_wins,
             entries_expire,
             boards_are_isolated,
+            a_board_is_counted,
             ten_writers_lose_nothing,
             work_shows_on_the_board,
             a_worker_finds_its_tasks_on_the_board,

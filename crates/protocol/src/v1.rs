@@ -585,5 +585,26 @@ pub struct Delivered {
     pub message: Arc<Message>,
 }
 
-/// A list of blackboard entries, the most important first.
-pub type Entries = Vec<Entry>;
+/// What stands on a board.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoardStatistics {
+    /// Entries that have not expired, those that tasks show of themselves included.
+    pub entries: u64,
+    /// Of these, by segment.
+    pub by_segment: BTreeMap<Name, u64>,
+    /// Of these, by author.
+    pub by_author: BTreeMap<Name, u64>,
+}
+
+impl BoardStatistics {
+    /// Counts what has not expired.
+    pub fn new<'a>(entries: impl Iterator<Item = &'a Entry>, now: Time) -> Self {
+        let mut sum = Self::default();
+        for entry in entries.filter(|entry| !entry.is_expired(now)) {
+            sum.entries += 1;
+            *sum.by_segment.entry(entry.segment.clone()).or_default() += 1;
+            *sum.by_author.entry(entry.author.clone()).or_default() += 1;
+        }
+        sum
+    }
+}

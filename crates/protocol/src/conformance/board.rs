@@ -221,6 +221,40 @@ pub async fn boards_are_isolated(api: Subject) {
     assert_eq!(contents(&shared), ["shared"]);
 }
 
+/// A board is counted as it stands: what was written, and what its run's tasks show.
+// S1-36: a blackboard with write, read with filters, and statistics.
+pub async fn a_board_is_counted(api: Subject) {
+    register(&api, worker("worker_1")).await;
+    let run = start(
+        &api,
+        "count",
+        fan_out(&[1, 2, 3], "supervisor"),
+        &["worker_1"],
+    )
+    .await;
+    let held = take(&api, "worker_1").await;
+    complete(&api, "worker_1", &held, json!(2)).await;
+    let mut note = NewEntry::new(name("ann"), json!("a note").into());
+    note.run = Some(run);
+    api.entry_write(note.clone()).await.unwrap();
+    note.ttl_ms = Some(0);
+    api.entry_write(note).await.unwrap();
+    write(&api, "bob", "on the shared board").await;
+    // By hand: three assignments, one result, one note; the other note has expired already.
+    let board = api.board_statistics(Some(run)).await.unwrap();
+    assert_eq!(board.entries, 5);
+    let count = |segment: &str| board.by_segment.get(segment).copied().unwrap_or_default();
+    assert_eq!(
+        (count("tasks"), count("results"), count("notes")),
+        (3, 1, 1)
+    );
+    assert_eq!(board.by_author[&name("worker_1")], 1);
+    assert_eq!(board.by_author[&name("ann")], 1);
+    assert_eq!(api.board_statistics(None).await.unwrap().entries, 1);
+    let unknown = api.board_statistics(Some(RunId::new(7))).await;
+    assert_eq!(code(unknown), Code::RunUnknown);
+}
+
 /// Ten threads write at once, and every entry is there, whole.
 // S1-58: ten threads, no lost or torn entry.
 pub async fn ten_writers_lose_nothing(api: Subject) {
