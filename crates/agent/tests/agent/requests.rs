@@ -13,7 +13,7 @@ use serde_json::json;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-// S1-09, S1-10, S1-11, S1-17, S1-29: two requests of 100 tasks each, worked on by turns by the same
+// S1-09, S1-10, S1-11, S1-17, S1-29, H-10: two requests of 100 tasks each, worked on by turns by the same
 // two workers: at every stage all counts are exact for each, and three tags that must all match find
 // one request's results alone.
 #[tokio::test]
