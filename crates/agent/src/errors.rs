@@ -286,4 +286,9 @@ pub const ERRORS: &[Explained] = &[
         "A handler panicked.",
         "Correct the handler; the task is tried again as often as its policy says.",
     ),
+    (
+        "usage.invalid",
+        "The command line cannot be read: an unknown command or option, or a value of the wrong form.",
+        "Correct what the message names; `--help` after any command explains it by example.",
+    ),
 ];

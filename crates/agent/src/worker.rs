@@ -135,7 +135,7 @@ async fn one_item(
 
 fn failure(error: SkillError) -> Failure {
     let retryable = error.retryable;
-    let message = format!("{}\n{}", error.message, error.hint);
+    let message = format!("{}. {}", error.message, error.hint);
     Failure {
         retryable,
         ..Failure::new(error.code, message)

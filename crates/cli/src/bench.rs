@@ -1,7 +1,7 @@
 //! `chargehand bench`: how fast, beside what this machine can do at all.
 
 use crate::error::CliError;
-use crate::output::{Output, print, print_json};
+use crate::output::{Output, print, print_json, say};
 use bench::{NAMES, Options, ROUNDS_DEFAULT};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<ExitCode, CliError> {
         rounds: args.rounds,
         quick: args.quick,
     };
-    let report = bench::run(&options, &mut |doing| eprintln!("  {doing}"))?;
+    let report = bench::run(&options, &mut |doing| say(&format!("  {doing}")))?;
     match output {
         Output::Json => print_json(&report),
         Output::Text => print(report.to_text().trim_end()),

@@ -99,6 +99,10 @@ pub(crate) fn is_worked_on(store: &str) -> bool {
 }
 
 pub(crate) fn must_exist(folder: &Path) -> Result<(), CliError> {
+    if folder.is_file() {
+        let text = format!("{} is a file; the store is a folder", folder.display());
+        return Err(Error::new(Code::StorePath, text).into());
+    }
     if folder.is_dir() && !folder.join(store::backend::sqlite::FILE).exists() || !folder.exists() {
         let text = format!("there is no store in {}", folder.display());
         return Err(Error::new(Code::StoreMissing, text).into());

@@ -1,7 +1,7 @@
 //! One error for people and programs: a code, what happened, what to do; exit code 2 when the caller
 //! can mend it, 1 when work failed.
 
-use crate::output::Output;
+use crate::output::{Output, say};
 use agent::input::InputError;
 use agent::plan::PlanError;
 use agent::skill::SkillError;
@@ -44,17 +44,20 @@ impl CliError {
     pub(crate) fn print(&self, output: Output) {
         match output {
             Output::Text => {
-                eprintln!("error[{}]: {}", self.code, self.message);
+                say(&format!("error[{}]: {}", self.code, self.message));
                 if !self.hint.is_empty() {
-                    eprintln!("  help: {}", self.hint.replace('\n', "\n        "));
+                    say(&format!(
+                        "  help: {}",
+                        self.hint.replace('\n', "\n        ")
+                    ));
                 }
             }
-            Output::Json => eprintln!(
+            Output::Json => say(&format!(
                 "{}",
                 serde_json::json!({"error": {
                     "code": self.code, "message": self.message, "hint": self.hint
                 }})
-            ),
+            )),
         }
     }
 }

@@ -9,6 +9,7 @@ mod crew;
 mod doctor;
 mod error;
 mod events;
+mod interrupt;
 mod memory;
 mod output;
 mod progress;
@@ -105,7 +106,10 @@ enum Command {
 fn main() -> ExitCode {
     // A measured process of `bench` is this program again.
     ::bench::child();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     let output = cli.output;
     match dispatch(cli) {
         Ok(code) => code,
@@ -114,6 +118,25 @@ fn main() -> ExitCode {
             error.exit_code()
         }
     }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A command line that cannot be read, told like every other error; help and version as they are.
+fn usage(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let Some(text) = text.strip_prefix("error: ") else {
+        error.exit()
+    };
+    let (message, hint) = text
+        .split_once("\n\n")
+        .unwrap_or((text, "See `chargehand --help`."));
+    let json = std::env::args().any(|arg| arg.ends_with("json"));
+    let error = CliError::caller("usage.invalid", one_line(message), hint.trim());
+    error.print(if json { Output::Json } else { Output::Text });
+    error.exit_code()
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {

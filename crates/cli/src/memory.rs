@@ -36,7 +36,7 @@ pub(crate) enum Args {
         #[arg(long, value_name = "AUTHOR")]
         exclude: Option<String>,
         /// At most so many.
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = crate::output::limit, value_name = "N")]
         limit: usize,
     },
     /// Write an entry: text, or JSON.

@@ -1,6 +1,7 @@
 //! How things are printed: text for people, one JSON document for programs.
 
 use clap::ValueEnum;
+use domain::limits::PAGE_MAX;
 use domain::time::Time;
 use serde::Serialize;
 use std::io::Write;
@@ -20,6 +21,15 @@ pub(crate) fn print(text: &str) {
     let _ = out
         .write_all(text.as_bytes())
         .and_then(|()| out.write_all(b"\n"));
+}
+
+/// Says something on standard error. Nobody has to listen: the work goes on all the same, which is
+/// why this is not `eprintln!`.
+pub(crate) fn say(text: &str) {
+    let mut err = std::io::stderr().lock();
+    let _ = err
+        .write_all(text.as_bytes())
+        .and_then(|()| err.write_all(b"\n"));
 }
 
 /// Prints one JSON document.
@@ -69,6 +79,27 @@ pub(crate) fn duration(ms: u64) -> String {
     }
 }
 
+/// So many of a thing.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A whole number, as an argument; one that is too large for its type is the largest.
+pub(crate) fn whole(text: &str) -> Result<u32, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("use a whole number, such as 3".into());
+    }
+    Ok(text.parse().unwrap_or(u32::MAX))
+}
+
+/// How many at most, as an argument.
+pub(crate) fn limit(text: &str) -> Result<usize, String> {
+    match whole(text)? as usize {
+        limit @ 1..=PAGE_MAX => Ok(limit),
+        _ => Err(format!("use 1 to {PAGE_MAX}; `--after` goes on from there")),
+    }
+}
+
 /// Text cut to so many characters.
 pub(crate) fn cut(text: &str, characters: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -92,5 +123,17 @@ mod tests {
         assert_eq!(duration(125_000), "2 min 5 s");
         assert_eq!(cut("a  b\nc", 9), "a b c");
         assert_eq!(cut("abcdef", 4), "abc…");
+        assert_eq!(
+            (counted(1, "task"), counted(2, "task")),
+            ("1 task".into(), "2 tasks".into())
+        );
+    }
+
+    #[test]
+    fn numbers_are_whole_and_bounded() {
+        assert_eq!((whole("0"), whole("99999999999")), (Ok(0), Ok(u32::MAX)));
+        assert!(whole("-1").is_err() && whole("").is_err() && whole("2.5").is_err());
+        assert_eq!(limit("1000"), Ok(1_000));
+        assert!(limit("0").is_err() && limit("1001").is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Live progress: on a terminal a line per worker and a bar, otherwise plain lines. Always on
 //! standard error, so that standard output is the result alone.
 
-use crate::output::{Output, cut, duration};
+use crate::output::{Output, cut, duration, say};
 use domain::event::Event;
 use domain::id::{RunId, TaskId};
 use domain::name::Name;
@@ -149,8 +149,9 @@ impl View {
             }
             Event::TaskFailed { task, failure, .. } => {
                 self.failed += 1;
-                let (label, message) = (self.label(*task), cut(&failure.message, 160));
-                self.note(&format!("failed {label}: {message}"));
+                // The attempt that ended before it has told the whole message.
+                let (label, code) = (self.label(*task), &failure.code);
+                self.note(&format!("failed {label} for good: {code}"));
             }
             Event::TaskCancelled {
                 lease: Some(lease), ..
@@ -171,7 +172,7 @@ impl View {
     /// A plain line, where there are no live ones.
     fn say(&self, text: &str) {
         if self.live.is_none() {
-            eprintln!("  {}/{} {text}", self.completed, self.total);
+            say(&format!("  {}/{} {text}", self.completed, self.total));
         }
     }
 
@@ -227,9 +228,9 @@ impl Drop for View {
         }
         let ms = self.since.elapsed().as_millis() as u64;
         let (completed, failed) = (self.completed, self.failed);
-        eprintln!(
+        say(&format!(
             "  {completed} completed · {failed} failed · {}",
             duration(ms)
-        );
+        ));
     }
 }

@@ -3,9 +3,11 @@
 
 use crate::crew::{self, CrewPlan};
 use crate::error::CliError;
-use crate::output::{Output, cut, duration, print, print_json};
+use crate::interrupt::Interrupt;
+use crate::output::{Output, cut, duration, print, print_json, say};
 use crate::progress;
 use crate::run::SUPERVISOR;
+use agent::command::check_program;
 use agent::input::Source;
 use agent::supervisor::{Aggregated, OneResult, Supervisor};
 use chargehand::Running;
@@ -89,6 +91,11 @@ pub(crate) async fn go_on(
             "Resume them one at a time: `chargehand resume RUN`; see `chargehand runs list`.",
         ));
     }
+    // A program that is gone, or is named from another folder, fails nothing: it is asked for first.
+    commands
+        .iter()
+        .try_for_each(|command| check_program(command))?;
+    let interrupt = Interrupt::listen();
     let position = engine.event_wait(0, Duration::ZERO).await?;
     let workers = crew::start(engine, &crews).await?;
     let api: Arc<dyn Api> = engine.clone();
@@ -100,11 +107,11 @@ pub(crate) async fn go_on(
     if output == Output::Text {
         for run in &runs {
             let (done, total) = (run.tasks.completed, run.tasks.total);
-            eprintln!(
+            say(&format!(
                 "run   {} — {done} of {total} tasks are done: {}",
                 run.run_id,
                 cut(&run.goal, 60)
-            );
+            ));
         }
     }
     let ids: Vec<RunId> = runs.iter().map(|run| run.run_id).collect();
@@ -113,8 +120,9 @@ pub(crate) async fn go_on(
         total: left,
         store,
         output,
+        interrupt,
     };
-    work(engine, workers, &supervisor, &ids, &told).await
+    work(engine, workers, &supervisor, &ids, told).await
 }
 
 /// What the user is told while work goes on, and how.
@@ -127,6 +135,8 @@ pub(crate) struct Told<'a> {
     pub(crate) store: &'a str,
     /// How to print.
     pub(crate) output: Output,
+    /// Made before anything was started.
+    pub(crate) interrupt: Interrupt,
 }
 
 /// Works until these runs have ended, or until the user interrupts; then prints.
@@ -135,7 +145,7 @@ pub(crate) async fn work(
     workers: Vec<Running>,
     supervisor: &Supervisor,
     runs: &[RunId],
-    told: &Told<'_>,
+    mut told: Told<'_>,
 ) -> Result<ExitCode, CliError> {
     let api: Arc<dyn ApiRead> = engine.clone();
     let progress = progress::follow(api, runs.to_vec(), told.position, told.total, told.output);
@@ -149,11 +159,11 @@ pub(crate) async fn work(
     let ended = tokio::select! {
         ended = all_ended => Some(ended),
         () = shown(progress) => None,
-        () = interrupted() => None,
+        () = told.interrupt.heard() => None,
     };
     let Some(ended) = ended else {
         crew::stop(engine, workers).await?;
-        eprintln!("Interrupted. What is done is kept: `chargehand resume` goes on from there.");
+        say("Interrupted. What is done is kept: `chargehand resume` goes on from there.");
         return Ok(ExitCode::from(130));
     };
     let mut reports = Vec::new();
@@ -191,17 +201,6 @@ pub(crate) async fn work(
 async fn shown(progress: impl Future<Output = ()>) {
     progress.await;
     std::future::pending::<()>().await;
-}
-
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
 }
 
 /// The run as one JSON document.

@@ -2,12 +2,15 @@
 
 use crate::crew::{self, CrewPlan};
 use crate::error::CliError;
-use crate::output::Output;
+use crate::interrupt::Interrupt;
+use crate::output::{Output, counted, say, whole};
 use crate::resume::{self, Told};
 use agent::input::{Item, read_inputs};
 use agent::supervisor::{Plan, Supervisor, WORKERS_DEFAULT};
 use agent::worker::COMMAND_KIND;
 use agent::{command, plan, skill};
+use domain::error::{Code, Error};
+use domain::limits::ATTEMPTS_MAX;
 use domain::name::Name;
 use domain::pool::{Member, Strategy};
 use domain::retry::RetryPolicy;
@@ -29,8 +32,9 @@ pub(crate) const SUPERVISOR: &str = "supervisor_1";
   cat tickets.jsonl | chargehand run \"What language are these in?\" --input -
   chargehand run \"Check each row\" --input rows.csv --worker-command './check.py' --output json
 
-A program given by --worker-command gets its brief as JSON on standard input and prints its result as
-JSON on standard output. It may run again after a crash; $CHARGEHAND_IDEMPOTENCY_KEY names the task.")]
+A program given by --worker-command gets its brief as JSON on standard input and prints its result
+as JSON on standard output. It may run again after a crash; $CHARGEHAND_IDEMPOTENCY_KEY names the
+task.")]
 pub(crate) struct Args {
     /// What the crew shall do, in a sentence.
     goal: String,
@@ -38,11 +42,11 @@ pub(crate) struct Args {
     #[arg(long, short, num_args = 1.., value_name = "PATH")]
     input: Vec<String>,
     /// How many workers.
-    #[arg(long, short, default_value_t = WORKERS_DEFAULT as u32, value_name = "N")]
+    #[arg(long, short, default_value_t = WORKERS_DEFAULT as u32, value_parser = whole, allow_negative_numbers = true, value_name = "N")]
     workers: u32,
     /// In how many tasks; the items are split evenly. Default: one per item.
-    #[arg(long, short, value_name = "N")]
-    tasks: Option<usize>,
+    #[arg(long, short, value_parser = whole, allow_negative_numbers = true, value_name = "N")]
+    tasks: Option<u32>,
     /// Use this skill, whatever the goal says; see `chargehand skills`.
     #[arg(long, value_name = "NAME", conflicts_with = "worker_command")]
     skill: Option<String>,
@@ -59,7 +63,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
     /// Attempts of a task, the first included.
-    #[arg(long, default_value_t = 3, value_name = "N")]
+    #[arg(long, default_value_t = 3, value_parser = whole, allow_negative_numbers = true, value_name = "N")]
     attempts: u32,
     /// What comes first: batch, low, normal, high, critical, or a number.
     #[arg(long, default_value = "normal", value_name = "BAND")]
@@ -71,6 +75,7 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
     let engine = crew::open(store)?;
     let api: Arc<dyn Api> = engine.clone();
     let supervisor = Supervisor::new(Arc::clone(&api), Name::literal(SUPERVISOR));
+    let interrupt = Interrupt::listen();
     let workers = crew::start(&engine, &[(plan.goal.clone(), crew.clone())]).await?;
     let position = api.event_wait(0, std::time::Duration::ZERO).await?;
     let run = match supervisor.start(&plan).await {
@@ -85,20 +90,23 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
         .unwrap_or_else(|| plan.briefs().map_or(0, |briefs| briefs.len()));
     if output == Output::Text {
         let (items, n) = (plan.items.len(), crew.workers);
-        eprintln!("plan  {} — {}", crew.kind, crew.because);
-        eprintln!(
-            "      {items} items in {tasks} tasks for {n} workers ({})",
-            args.strategy
-        );
-        eprintln!("run   {run} in {store}");
+        say(&format!("plan  {} — {}", crew.kind, crew.because));
+        let on = match items {
+            0 => String::new(),
+            items => format!("{} in ", counted(items, "item")),
+        };
+        let (tasks, crew) = (counted(tasks, "task"), counted(n as usize, "worker"));
+        say(&format!("      {on}{tasks} for {crew} ({})", args.strategy));
+        say(&format!("run   {run} in {store}"));
     }
     let told = Told {
         position,
         total: tasks as u64,
         store,
         output,
+        interrupt,
     };
-    resume::work(&engine, workers, &supervisor, &[run], &told).await
+    resume::work(&engine, workers, &supervisor, &[run], told).await
 }
 
 /// Everything that can be refused before anything is stored.
@@ -111,7 +119,7 @@ fn prepare(args: &Args) -> Result<(Plan, CrewPlan), CliError> {
         attempts: args.attempts,
         ..RetryPolicy::default()
     };
-    retry.check()?;
+    check_attempts(args.attempts)?;
     let timeout_ms = args.timeout.map(milliseconds).transpose()?;
     if let Some(command) = &args.worker_command {
         command::check_program(command)?;
@@ -128,7 +136,7 @@ fn prepare(args: &Args) -> Result<(Plan, CrewPlan), CliError> {
     let members = crew::names(workers).into_iter().map(Member::new).collect();
     let mut plan = Plan::new(args.goal.clone(), kind, items);
     plan.options = options;
-    plan.tasks = args.tasks;
+    plan.tasks = args.tasks.map(|tasks| tasks as usize);
     plan.crew = Crew { strategy, members };
     plan.timeout_ms = timeout_ms;
     plan.retry = retry;
@@ -137,6 +145,18 @@ fn prepare(args: &Args) -> Result<(Plan, CrewPlan), CliError> {
     // Refused here, so that a wrong `--tasks` makes no store.
     plan.graph()?.check()?;
     Ok((plan, crew))
+}
+
+fn check_attempts(attempts: u32) -> Result<(), CliError> {
+    if (1..=ATTEMPTS_MAX).contains(&attempts) {
+        return Ok(());
+    }
+    let error = Error::new(Code::OutOfRange, counted(attempts as usize, "attempt"));
+    Err(error
+        .hint(format!(
+            "Use 1 to {ATTEMPTS_MAX} attempts; 3 is the default."
+        ))
+        .into())
 }
 
 fn milliseconds(seconds: f64) -> Result<u64, CliError> {
@@ -154,14 +174,21 @@ fn milliseconds(seconds: f64) -> Result<u64, CliError> {
 fn choose(args: &Args, items: &[Item]) -> Result<(Name, String, Value), CliError> {
     let given: Option<Value> = match &args.options {
         None => None,
-        Some(text) => Some(serde_json::from_str(text).map_err(|fault| {
-            let hint = "Options are a JSON object, such as '{\"limit\": 5}'.";
-            CliError::caller(
-                "json.malformed",
-                format!("--options is not JSON: {fault}"),
-                hint,
-            )
-        })?),
+        // A list would be read as the options in some order, which is never what was meant.
+        Some(text) => match serde_json::from_str(text) {
+            Ok(Value::Object(fields)) => Some(Value::Object(fields)),
+            read => {
+                let fault = read
+                    .err()
+                    .map_or("is not an object".into(), |e| format!("is not JSON: {e}"));
+                let hint = "Options are a JSON object, such as '{\"limit\": 5}'.";
+                return Err(CliError::caller(
+                    "json.malformed",
+                    format!("--options {fault}"),
+                    hint,
+                ));
+            }
+        },
     };
     if let Some(command) = &args.worker_command {
         let because = format!("each task runs `{command}`");

@@ -2,7 +2,7 @@
 
 use crate::crew;
 use crate::error::CliError;
-use crate::output::{Output, cut, duration, instant, print, print_json, table};
+use crate::output::{Output, cut, duration, instant, print, print_json, say, table};
 use crate::resume;
 use domain::run::RunStatus;
 use protocol::api::RunQuery;
@@ -20,7 +20,7 @@ pub(crate) enum Args {
         #[arg(long)]
         status: Option<String>,
         /// At most so many.
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = crate::output::limit, value_name = "N")]
         limit: usize,
         /// After this one: `next` of the page before.
         #[arg(long)]
@@ -222,7 +222,9 @@ async fn watch(run: &str, store: &str, output: Output) -> Result<(), CliError> {
             return Ok(());
         }
         if !worked_on {
-            eprintln!("Nobody works on it now: `chargehand resume {id}` goes on.");
+            say(&format!(
+                "Nobody works on it now: `chargehand resume {id}` goes on."
+            ));
             return Ok(());
         }
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;

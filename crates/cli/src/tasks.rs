@@ -3,6 +3,7 @@
 use crate::crew;
 use crate::error::CliError;
 use crate::output::{Output, cut, duration, instant, print, print_json, table};
+use domain::name::Name;
 use domain::task::{Address, TaskStatus, Waits};
 use protocol::api::TaskQuery;
 use protocol::v1::TaskView;
@@ -27,7 +28,7 @@ pub(crate) enum Args {
         #[arg(long)]
         worker: Option<String>,
         /// At most so many.
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = crate::output::limit, value_name = "N")]
         limit: usize,
         /// After this one: `next` of the page before.
         #[arg(long)]
@@ -85,7 +86,12 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
                 after: after.map(|task| task.parse()).transpose()?,
                 limit,
             };
-            let page = crew::open_to_read(store)?.task_list(query).await?;
+            let engine = crew::open_to_read(store)?;
+            if let Some(worker) = &query.worker {
+                // A name that was mistyped is not one without tasks.
+                engine.worker_get(worker.clone()).await?;
+            }
+            let page = engine.task_list(query).await?;
             match output {
                 Output::Json => print_json(&page),
                 Output::Text => print(&list(&page.items)),
@@ -105,9 +111,10 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
         }
         Args::Reassign { task, worker } => {
             let (engine, task) = (crew::open_existing(store)?, task.parse()?);
-            engine
-                .task_reassign(task, Address::Only(worker.parse()?))
-                .await?;
+            let worker: Name = worker.parse()?;
+            // A name that was mistyped would wait for ever.
+            engine.worker_get(worker.clone()).await?;
+            engine.task_reassign(task, Address::Only(worker)).await?;
             (engine, task)
         }
     };

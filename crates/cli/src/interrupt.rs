@@ -1,0 +1,36 @@
+//! The wish to stop: Ctrl-C, or a service manager's SIGTERM.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Listens from the moment it is made, so that a wish that comes before anybody waits for it is
+/// heard all the same.
+pub(crate) struct Interrupt {
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+}
+
+impl Interrupt {
+    /// From now on the process ends by its own decision. Where the system refuses that, it ends at
+    /// once, as programs do; the store does not mind.
+    pub(crate) fn listen() -> Self {
+        Self {
+            interrupt: signal(SignalKind::interrupt()).ok(),
+            terminate: signal(SignalKind::terminate()).ok(),
+        }
+    }
+
+    /// Resolves when somebody wishes it to stop.
+    pub(crate) async fn heard(&mut self) {
+        tokio::select! {
+            () = one(self.interrupt.as_mut()) => {}
+            () = one(self.terminate.as_mut()) => {}
+        }
+    }
+}
+
+async fn one(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
