@@ -3,4 +3,8 @@
 mod examples;
 mod world;
 
+mod bad_input;
+mod durability;
 mod main_job;
+mod sigkill;
+mod transcript;
