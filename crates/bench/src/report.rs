@@ -247,7 +247,13 @@ impl Noise {
         .filter(|(_, spread)| *spread > NOISE_MAX)
         .map(|(what, spread)| format!("{what} varied by {:.0} % of its median", spread * 100.0))
         .collect();
-        let middle = median(&samples.iter().map(Sample::sync_p50).collect::<Vec<_>>());
+        let syncs: Vec<f64> = samples.iter().map(Sample::sync_p50).collect();
+        let middle = median(&syncs);
+        if sync > NOISE_MAX {
+            let low = syncs.iter().copied().fold(f64::INFINITY, f64::min);
+            let high = syncs.iter().copied().fold(0.0, f64::max);
+            why.push(format!("a sync took from {low:.0} to {high:.0} µs"));
+        }
         if middle < SYNC_US_MIN {
             why.push(format!(
                 "a sync took {middle:.1} µs: nothing reached a disk"

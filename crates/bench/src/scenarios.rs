@@ -549,7 +549,8 @@ async fn chain_once(
 enum To {
     Nothing,
     Sqlite,
-    Sync,
+    /// So many microseconds are one of the scenario's unit.
+    Sync(f64),
     Own(&'static str),
 }
 
@@ -581,14 +582,15 @@ fn meaning(name: &str) -> Meaning {
             what: "one client, one task a request: until it is acknowledged on disk",
             unit: "µs",
             goal: None,
-            to: To::Sync,
+            to: To::Sync(1.0),
             ratio_goal: Some((AtMost, 5.0)),
         },
         "chain_10" => Meaning {
             what: "ten tasks, each after the one before, one worker: the whole chain",
             unit: "ms",
             goal: Some((AtMost, 5.0)),
-            to: To::Nothing,
+            // Twelve requests: below twelve syncs there is nothing to gain.
+            to: To::Sync(1_000.0),
             ratio_goal: None,
         },
         "queued_1m" => Meaning {
@@ -646,7 +648,10 @@ pub(crate) fn conclude(name: &str, samples: &[Sample]) -> Scenario {
     let (to, ratio) = match to {
         To::Nothing => ("", None),
         To::Sqlite => ("S", all(|s| Some(s.value? / s.sqlite))),
-        To::Sync => ("F", all(|s| Some(s.value? / s.sync_us))),
+        To::Sync(us) => {
+            let ratio = all(|s| Some(s.value? / s.sync_us));
+            ("F", ratio.map(|ratio| ratio * us))
+        }
         To::Own(name) => (name, all(|s| s.own_ratio)),
     };
     let judge = |goal: Option<(Side, f64)>, value: Option<f64>| {
