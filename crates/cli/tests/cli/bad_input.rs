@@ -534,6 +534,13 @@ echo 1"#;
         tasks[0]["worker"], tasks[1]["worker"],
         "the worker is free again"
     );
+    // On time, to the second, by the log's own account.
+    let id = tasks[0]["task_id"].as_str().expect("an id");
+    let ran_ms = world.json(&["tasks", "show", id])["ended"][0]["ran_ms"].as_u64();
+    assert!(
+        ran_ms.is_some_and(|ms| (1_000..2_000).contains(&ms)),
+        "{ran_ms:?}"
+    );
     for name in ["child", "grandchild"] {
         let pid: i32 = world.read(name).trim().parse().expect("a process id");
         crate::world::until(name, || is_gone(pid));
