@@ -295,22 +295,37 @@ fn one_line(result: &OneResult) -> String {
     let source = serde_json::from_value::<Source>(result.source.clone());
     let source = source.map_or_else(|_| result.task_id.to_string(), |source| source.to_string());
     let output = &result.output;
-    let what = match (output["label"].as_str(), output["score"].as_f64()) {
-        (Some(label), Some(score)) => format!("{label:<8} {score:+.2}"),
-        _ => match (&output["error"]["message"], output) {
-            (Value::String(error), _) => format!("error: {}", cut(error, 80)),
-            (_, Value::Object(fields)) => fields
-                .iter()
-                .map(|(key, value)| match value {
-                    Value::String(text) => format!("{key}: {}", cut(text, 60)),
-                    other => format!("{key}: {}", cut(&other.to_string(), 40)),
-                })
-                .collect::<Vec<_>>()
-                .join(", "),
-            (_, other) => other.to_string(),
-        },
+    let what = match &output["error"]["message"] {
+        Value::String(error) => format!("error: {}", cut(error, 80)),
+        _ => in_words(output).unwrap_or_else(|| "nothing".into()),
     };
     cut_line(&format!("{what}  {source}"), &source)
+}
+
+/// A result as a person would say it: what has a name by its name, lists in a row, nothing empty.
+fn in_words(value: &Value) -> Option<String> {
+    match value {
+        Value::Null | Value::Bool(false) => None,
+        Value::Bool(true) | Value::Number(_) => Some(value.to_string()),
+        Value::String(text) => (!text.is_empty()).then(|| cut(text, 80)),
+        Value::Array(items) => {
+            let words: Vec<String> = items.iter().filter_map(in_words).collect();
+            (!words.is_empty()).then(|| words.join(", "))
+        }
+        Value::Object(fields) => {
+            if let (Some(label), Some(score)) = (value["label"].as_str(), value["score"].as_f64()) {
+                return Some(format!("{label:<8} {score:+.2}"));
+            }
+            let named = ["text", "keyword", "name", "value"];
+            if let Some(name) = named.iter().find_map(|field| value[*field].as_str()) {
+                return Some(cut(name, 80));
+            }
+            let said =
+                |(key, value): (&String, &Value)| Some(format!("{key}: {}", in_words(value)?));
+            let words: Vec<String> = fields.iter().filter_map(said).collect();
+            (!words.is_empty()).then(|| words.join(" · "))
+        }
+    }
 }
 
 /// Keeps the source in sight, whatever has to be cut.
