@@ -470,7 +470,7 @@ impl Wheel {
     pub fn close(&mut self) -> Result<(), Error> {
         match &self.fatal {
             Some(error) => Err(error.clone()),
-            None => self.store.flush(),
+            None => self.store.close(),
         }
     }
 }

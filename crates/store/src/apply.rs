@@ -589,6 +589,18 @@ impl Store {
         self.write(self.head, None, self.behind.len())
     }
 
+    /// Writes what is behind and brings everything into one file: the clean end.
+    ///
+    /// # Errors
+    /// The backend's own; nothing is lost, the next opening finds it.
+    pub fn close(&mut self) -> Result<(), Error> {
+        if self.is_read_only() {
+            return Ok(());
+        }
+        self.flush()?;
+        self.backend.gather()
+    }
+
     /// Whether every commit is refused, because the store was opened to look only.
     pub fn is_read_only(&self) -> bool {
         self.backend.is_read_only()

@@ -113,6 +113,14 @@ pub trait Backend: Send {
     /// The store's own.
     fn tidy(&mut self) -> Result<(), Error>;
 
+    /// Brings everything into one file, for whoever copies it after a clean end.
+    ///
+    /// # Errors
+    /// The store's own; nothing is lost by one.
+    fn gather(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// A reading half, for another thread. It sees what was committed.
     ///
     /// # Errors

@@ -301,3 +301,31 @@ async fn a_second_owner_is_refused() {
     let engine = open(folder.path());
     assert_eq!(engine.statistics().await.unwrap().tasks_pending, 2);
 }
+
+/// After a clean end everything is in the store's one file: whoever copies that has all of it.
+#[tokio::test]
+async fn a_clean_end_leaves_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(folder.path());
+    let known = submit(&engine, vec![task("kept", json!(1))]).await[0];
+    // A reader that is kept open must not hinder it.
+    assert_eq!(
+        engine
+            .task_list(TaskQuery::default())
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
+    engine.stop().unwrap();
+    let wal = std::fs::metadata(folder.path().join("store.db-wal"));
+    assert_eq!(wal.map_or(0, |file| file.len()), 0);
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(folder.path().join("store.db"), copy.path().join("store.db")).unwrap();
+    let engine = open(copy.path());
+    assert_eq!(
+        engine.task_get(known).await.unwrap().status,
+        TaskStatus::Pending
+    );
+}

@@ -324,8 +324,12 @@ fn write_row(
             }
             connection
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO tasks (id, version, status, kind, worker, hot, body)
-                     VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    // In place: replacing would take the row and its index entries out first.
+                    "INSERT INTO tasks (id, version, status, kind, worker, hot, body)
+                     VALUES (?, ?, ?, ?, ?, ?, ?)
+                     ON CONFLICT (id) DO UPDATE SET version = excluded.version,
+                     status = excluded.status, kind = excluded.kind, worker = excluded.worker,
+                     hot = excluded.hot, body = excluded.body",
                 )?
                 .execute(params![
                     id.to_bytes(),
@@ -567,6 +571,13 @@ impl Backend for Sqlite {
             .concat();
         self.connection
             .execute_batch(&sql)
+            .map_err(|fault| describe(&self.path, &fault))
+    }
+
+    fn gather(&mut self) -> Result<(), Error> {
+        // Busy is no fault: whoever still reads keeps the log beside the file, where it is as safe.
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
             .map_err(|fault| describe(&self.path, &fault))
     }
 
