@@ -447,10 +447,7 @@ impl Supervisor {
             .count();
         let mut text = aggregate.text;
         if missing > 0 {
-            text += &format!(
-                "\n{missing} of {} tasks have no result.",
-                task_results.len()
-            );
+            text += &format!("\nwithout a result: {missing} of {}", task_results.len());
         }
         Ok(Aggregated {
             request_id: run,

@@ -208,7 +208,10 @@ fn choose(args: &Args, items: &[Item]) -> Result<(Name, String, Value), CliError
     let (chosen, because, mut options) = match &args.skill {
         Some(name) => {
             let skill = skill::find(name).ok_or_else(|| {
-                let hint = format!("The skills are:\n{}", skill::list());
+                let hint = format!(
+                    "A program of yours is given with --worker-command. The skills are:\n{}",
+                    skill::list()
+                );
                 CliError::caller("skill.unknown", format!("there is no skill “{name}”"), hint)
             })?;
             (skill, "you asked for it".to_owned(), Value::Null)

@@ -215,7 +215,7 @@ echo "{\"row\": $n}""#;
     let text = failed["final_result"]["text"]
         .as_str()
         .expect("a partial result");
-    assert!(text.contains("2 of 6 tasks have no result."), "{text}");
+    assert!(text.contains("without a result: 2 of 6"), "{text}");
     let errors: Vec<&str> = failed["tasks"]
         .as_array()
         .expect("tasks")

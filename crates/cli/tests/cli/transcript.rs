@@ -203,7 +203,7 @@ run   RUN in .chargehand
         &done.out,
         r"
 0 results
-1 of 1 tasks have no result.
+without a result: 1 of 1
 
 RUN failed in DURATION: step “work”: 1 of 1 tasks failed: the program failed with exit code 3; it said: oh dear. Its standard error says why; run it by hand with the brief on standard input.
 next  chargehand runs show RUN
