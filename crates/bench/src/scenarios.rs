@@ -173,7 +173,7 @@ impl Bench {
             "fan_out_100k" => self.fan_out(size(100_000, 1_200), 1),
             "ack" => self.ack(size(5_000, 50)),
             "chain_10" => self.chain(size(200, 5)),
-            "queued_1m" => self.queued(size(10_000, 1_000), size(50_000, 1_000), progress),
+            "queued_1m" => self.queued(size(10_000, 1_000), size(200_000, 1_000), progress),
             "features" => self.features(size(30_000, 600)),
             "restart_1m" => self.restart(progress),
             "memory" => return self.memory(progress),
