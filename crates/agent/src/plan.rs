@@ -25,8 +25,7 @@ use crate::input::Item;
 use crate::skill::{self, Skill, extract};
 use crate::text;
 
-/// Most bytes in a goal.
-pub const GOAL_BYTES_MAX: usize = 16 * 1024;
+pub use domain::limits::GOAL_BYTES_MAX;
 
 /// The skill a goal asks for, and why.
 #[derive(Debug)]

@@ -91,18 +91,22 @@ impl Plan {
         }
     }
 
+    /// In how many tasks: as many as were asked for, one per item, or [`TASKS_DEFAULT`].
+    pub fn task_count(&self) -> usize {
+        match (self.tasks, self.items.len()) {
+            (Some(tasks), _) => tasks,
+            (None, 0) => TASKS_DEFAULT,
+            (None, items) => items,
+        }
+    }
+
     /// The briefs: the items split evenly, in order, into exactly as many tasks as were asked for.
     ///
     /// # Errors
     /// [`Code::OutOfRange`] for no task, or more tasks than items; [`Code::PayloadTooLarge`] for
     /// items that do not fit into one task together.
     pub fn briefs(&self) -> Result<Vec<Value>, Error> {
-        let items = self.items.len();
-        let tasks = match (self.tasks, items) {
-            (Some(tasks), _) => tasks,
-            (None, 0) => TASKS_DEFAULT,
-            (None, items) => items,
-        };
+        let (items, tasks) = (self.items.len(), self.task_count());
         if tasks > RUN_TASKS_MAX {
             return Err(Error::limit("tasks in one run", tasks, RUN_TASKS_MAX));
         }

@@ -169,7 +169,6 @@ pub(crate) async fn work(
     let mut reports = Vec::new();
     for view in ended? {
         let aggregated = supervisor.aggregate_results(view.run_id).await?;
-        let view = engine.run_get(view.run_id).await?;
         reports.push((view, aggregated));
     }
     let statistics = engine.statistics().await?;

@@ -85,9 +85,7 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
             return Err(error.into());
         }
     };
-    let tasks = plan
-        .tasks
-        .unwrap_or_else(|| plan.briefs().map_or(0, |briefs| briefs.len()));
+    let tasks = plan.task_count();
     if output == Output::Text {
         let (items, n) = (plan.items.len(), crew.workers);
         say(&format!("plan  {} — {}", crew.kind, crew.because));
