@@ -11,11 +11,12 @@ use crate::tree::{File, files, root};
 
 /// Who may name whom in `[dependencies]` (docs/architecture.md). Tests may look
 /// further: dev-dependencies are free.
-const FLOORS: [(&str, &[&str]); 10] = [
+const FLOORS: [(&str, &[&str]); 11] = [
     ("domain", &[]),
     ("store", &["domain"]),
     ("protocol", &["domain"]),
     ("engine", &["store", "domain", "protocol"]),
+    ("server", &["domain", "protocol", "engine"]),
     ("chargehand", &["domain", "protocol"]),
     ("agent", &["domain", "protocol", "chargehand"]),
     ("cli", ANY),
@@ -29,6 +30,7 @@ const ANY: &[&str] = &[
     "store",
     "protocol",
     "engine",
+    "server",
     "chargehand",
     "agent",
     "cli",
