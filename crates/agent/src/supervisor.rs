@@ -24,6 +24,7 @@ use domain::task::{Address, Failure, Priority, TaskStatus};
 use domain::worker::WorkerStatus;
 use protocol::Api;
 use protocol::api::TaskQuery;
+use protocol::api::worker_list_all;
 use protocol::v1::{RunView, TaskView};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -326,6 +327,7 @@ impl Supervisor {
                 crew: plan.crew.clone(),
                 metadata: plan.metadata.clone(),
                 key: None,
+                trace: None,
             })
             .await
     }
@@ -636,7 +638,7 @@ static NAMING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// Workers for every skill, named `worker_1` and so on as far as nobody else has the name.
 async fn start_crew(api: &Arc<dyn Api>, size: usize, crew: &mut OwnCrew) -> Result<(), Error> {
     let _naming = NAMING.lock().await;
-    let known = api.worker_list().await?.into_iter();
+    let known = worker_list_all(&**api).await?.into_iter();
     let taken: BTreeSet<Name> = known
         .filter(|worker| worker.status != WorkerStatus::Unavailable)
         .map(|worker| worker.worker_id)

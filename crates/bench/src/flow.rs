@@ -175,11 +175,14 @@ async fn work(shared: Arc<Shared>, n: u64) -> Result<(Vec<f64>, Instant), Error>
             .engine
             .work(Work {
                 worker: worker.clone(),
+                session: None,
                 reports,
                 claim: (want > 0).then_some(Claim {
                     max: want as u32,
                     starts: true,
                     wait_ms: WAIT_MS,
+                    key: None,
+                    again: false,
                 }),
             })
             .await?;

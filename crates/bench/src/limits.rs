@@ -8,7 +8,7 @@
 //!   plain table with one index, WAL, every commit synced. The product must beat it by far.
 
 use crate::measure::{Percentiles, io, median, us};
-use domain::command::{Command, Outcome, Report, Submission};
+use domain::command::{Claimant, Command, Outcome, Report, Submission};
 use domain::decide::decide;
 use domain::error::{Code, Error};
 use domain::event::Recorded;
@@ -208,6 +208,7 @@ impl Fold {
                 position: self.position,
                 at: now,
                 cause: None,
+                by: None,
                 event,
             };
             self.keys.clear();
@@ -247,8 +248,7 @@ fn rules(time: Duration) -> Result<f64, Error> {
         for task in &tasks {
             let claim = Command::TaskClaim {
                 task: *task,
-                worker: worker.clone(),
-                starts: true,
+                by: Claimant::new(worker.clone(), true),
             };
             if let Outcome::Leased(lease) = fold.apply(&claim, now)? {
                 leases.push(lease);

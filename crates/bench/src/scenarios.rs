@@ -524,11 +524,14 @@ async fn chain_once(
             max: 1,
             starts: true,
             wait_ms: 1_000,
+            key: None,
+            again: false,
         };
         let one = Instant::now();
         let worked = engine
             .work(Work {
                 worker: me.clone(),
+                session: None,
                 reports: std::mem::take(&mut reports),
                 claim: (n < steps).then_some(claim),
             })

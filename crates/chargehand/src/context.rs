@@ -79,6 +79,7 @@ impl Context {
         let reports = vec![(self.assignment.task_id, self.assignment.attempt, report)];
         let work = Work {
             worker: self.worker.clone(),
+            session: None,
             reports,
             claim: None,
         };

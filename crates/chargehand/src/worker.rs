@@ -17,6 +17,7 @@ use protocol::Api;
 use protocol::api::{Claim, Work};
 use protocol::v1::{Assignment, Signal};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -33,6 +34,7 @@ type Attempts = Arc<Mutex<HashMap<(TaskId, u32), watch::Sender<Told>>>>;
 /// A worker to be.
 pub struct Worker {
     spec: WorkerSpec,
+    home: Option<Home>,
     handlers: BTreeMap<Name, Arc<dyn Handler>>,
     any: Option<Arc<dyn Handler>>,
 }
@@ -52,12 +54,12 @@ impl Worker {
     /// [`Code::NameMalformed`].
     pub fn new(id: &str) -> Result<Self, Error> {
         let mut spec = WorkerSpec::new(id.parse()?);
-        spec.home = Home::InProcess;
         // Tells this life of the worker from the one before it.
         let born = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         spec.session = born.map_or(1, |since| since.as_nanos() as u64);
         Ok(Self {
             spec,
+            home: None,
             handlers: BTreeMap::new(),
             any: None,
         })
@@ -77,6 +79,14 @@ impl Worker {
     pub fn capability(mut self, capability: &str) -> Result<Self, Error> {
         self.spec.capabilities.push(capability.parse()?);
         Ok(self)
+    }
+
+    /// Says where it lives, when that is not where its engine's handle is: a thread that may be
+    /// killed lives elsewhere.
+    #[must_use]
+    pub fn home(mut self, home: Home) -> Self {
+        self.home = Some(home);
+        self
     }
 
     /// Changes anything else it says about itself.
@@ -111,6 +121,7 @@ impl Worker {
             Some(_) => Vec::new(),
             None => self.handlers.keys().cloned().collect(),
         };
+        self.spec.home = self.home.unwrap_or_else(|| api.home());
         api.worker_register(self.spec.clone()).await?;
         let (stop, stopping) = watch::channel(false);
         let crew = Arc::new(Crew {
@@ -119,6 +130,7 @@ impl Worker {
             any: self.any,
             api: Arc::clone(&api),
             attempts: Attempts::default(),
+            claims: AtomicU64::new(1),
             stopping,
         });
         let mut lanes = JoinSet::new();
@@ -129,6 +141,7 @@ impl Worker {
         let listener = tokio::spawn(listen(Arc::clone(&crew)));
         Ok(Running {
             id: self.spec.id,
+            session: self.spec.session,
             api,
             stop,
             lanes,
@@ -142,6 +155,7 @@ impl Worker {
 /// back what they have.
 pub struct Running {
     id: Name,
+    session: u64,
     api: Arc<dyn Api>,
     stop: watch::Sender<bool>,
     lanes: JoinSet<()>,
@@ -175,7 +189,7 @@ impl Running {
         self.left = true;
         match self
             .api
-            .worker_leave(self.id.clone(), "it stopped".into())
+            .worker_leave(self.id.clone(), Some(self.session), "it stopped".into())
             .await
         {
             // The engine stopped before: everything it had is released when it opens again.
@@ -192,8 +206,9 @@ impl Drop for Running {
         if let Ok(runtime) = tokio::runtime::Handle::try_current()
             && !self.left
         {
-            let (api, id) = (Arc::clone(&self.api), self.id.clone());
-            runtime.spawn(async move { api.worker_leave(id, "it was dropped".into()).await });
+            let (api, id, session) = (Arc::clone(&self.api), self.id.clone(), Some(self.session));
+            runtime
+                .spawn(async move { api.worker_leave(id, session, "it was dropped".into()).await });
         }
     }
 }
@@ -204,6 +219,8 @@ struct Crew {
     any: Option<Arc<dyn Handler>>,
     api: Arc<dyn Api>,
     attempts: Attempts,
+    /// Numbers its claims.
+    claims: AtomicU64,
     stopping: watch::Receiver<bool>,
 }
 
@@ -216,6 +233,8 @@ impl Crew {
     async fn lane(&self) {
         let mut reports = Vec::new();
         let mut pause = PAUSE_MS.start;
+        let mut number = self.claims.fetch_add(1, Ordering::Relaxed);
+        let mut again = false;
         loop {
             let stopping = *self.stopping.borrow();
             if stopping && reports.is_empty() {
@@ -224,12 +243,14 @@ impl Crew {
             // With something to tell it does not wait: the answer would come with the next task.
             let wait_ms = if reports.is_empty() { WAIT_MS } else { 0 };
             let claim = (!stopping).then_some(Claim {
-                max: 1,
-                starts: true,
-                wait_ms,
+                // In the engine's own process no answer is lost on its way.
+                key: (self.spec.home == Home::Remote).then_some(number),
+                again,
+                ..Claim::new(1, wait_ms)
             });
             let work = Work {
                 worker: self.spec.id.clone(),
+                session: Some(self.spec.session),
                 reports: reports.clone(),
                 claim,
             };
@@ -244,26 +265,44 @@ impl Crew {
                     pause = PAUSE_MS.start;
                     // A refused report is dropped: the task went on without this attempt.
                     reports.clear();
+                    number = self.claims.fetch_add(1, Ordering::Relaxed);
+                    again = false;
+                    if let Some(error) = worked.refused
+                        && self.rests_after(&error, &mut pause).await
+                    {
+                        return;
+                    }
                     for assignment in worked.tasks {
                         reports.push(self.attempt(assignment).await);
                     }
                 }
-                Err(error) if error.code == Code::Stopped => return,
                 Err(error) => {
-                    if self.is_dismissed(&error).await {
+                    again = true;
+                    if self.rests_after(&error, &mut pause).await {
                         return;
                     }
-                    tokio::time::sleep(Duration::from_millis(pause)).await;
-                    pause = (pause * 2).min(PAUSE_MS.end);
                 }
             }
         }
+    }
+
+    /// Waits a little after a request that failed, longer each time. Whether the lane is to end.
+    async fn rests_after(&self, error: &Error, pause: &mut u64) -> bool {
+        if self.is_dismissed(error).await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(*pause)).await;
+        *pause = (*pause * 2).min(PAUSE_MS.end);
+        false
     }
 
     /// After a request that failed: a worker that was lost says that it is there again; one that is
     /// being drained is to go when it has nothing more to tell.
     async fn is_dismissed(&self, error: &Error) -> bool {
         let status = match error.code {
+            // The engine in this process has stopped for good; a server may come back.
+            Code::Stopped => return self.spec.home == Home::InProcess,
+            Code::WorkerSuperseded => return true,
             Code::WorkerUnknown => WorkerStatus::Unknown,
             Code::WorkerState => match self.api.worker_get(self.spec.id.clone()).await {
                 Ok(worker) => worker.status,
@@ -276,6 +315,15 @@ impl Crew {
             let _ = self.api.worker_register(self.spec.clone()).await;
         }
         status == WorkerStatus::Draining
+    }
+
+    /// Another process has this worker's id: nothing that runs here counts any more.
+    fn superseded(&self) {
+        for told in self.attempts().values() {
+            told.send_modify(|told| {
+                told.stop = Some("another process registered under this worker's id".to_owned());
+            });
+        }
     }
 
     /// Runs one attempt to its end, or until it is over for the engine.
@@ -336,9 +384,16 @@ impl Crew {
 async fn listen(crew: Arc<Crew>) {
     let beat = Duration::from_millis(crew.spec.lease_ms / 3);
     loop {
-        match crew.api.worker_heartbeat(crew.spec.id.clone(), beat).await {
+        match crew
+            .api
+            .worker_heartbeat(crew.spec.id.clone(), Some(crew.spec.session), beat)
+            .await
+        {
             Ok(signals) => signals.into_iter().for_each(|signal| tell(&crew, signal)),
-            Err(error) if error.code == Code::Stopped => return,
+            Err(error) if error.code == Code::Stopped && crew.spec.home == Home::InProcess => {
+                return;
+            }
+            Err(error) if error.code == Code::WorkerSuperseded => return crew.superseded(),
             Err(_) => tokio::time::sleep(Duration::from_millis(PAUSE_MS.start * 4)).await,
         }
     }

@@ -3,7 +3,7 @@
 use crate::crew;
 use crate::error::CliError;
 use crate::output::{Output, duration, print, print_json, table};
-use protocol::ApiRead;
+use protocol::api::worker_list_all;
 use protocol::v1::WorkerView;
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ pub(crate) enum Args {
 
 pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
     let Args::List = args;
-    let workers = crew::open_to_read(store)?.worker_list().await?;
+    let workers = worker_list_all(&*crew::open_to_read(store)?).await?;
     match output {
         Output::Json => print_json(&serde_json::json!({"items": workers})),
         Output::Text if workers.is_empty() => print("No workers."),

@@ -7,7 +7,7 @@
 //!
 //! Boards are isolated by run; entries without a run share one board.
 
-use crate::command::Outcome;
+use crate::command::{Made, Outcome, Recalled, digest, recall};
 use crate::decide::Decision;
 use crate::error::{Code, Error};
 use crate::event::{Event, Recorded};
@@ -43,6 +43,7 @@ pub const SEGMENT_CONFLICTS: &str = "conflicts";
 
 /// Where an entry comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Provenance {
     /// The task it was written in.
     pub task: TaskId,
@@ -53,6 +54,7 @@ pub struct Provenance {
 
 /// What an agent writes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewEntry {
     /// Whose board; none is the shared one.
@@ -80,6 +82,9 @@ pub struct NewEntry {
     /// Where it comes from.
     #[serde(default)]
     pub provenance: Option<Provenance>,
+    /// An idempotency key: the same key and content within a day is one entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Name>,
 }
 
 fn default_segment() -> Name {
@@ -102,6 +107,7 @@ impl NewEntry {
             metadata: BTreeMap::new(),
             ttl_ms: None,
             provenance: None,
+            key: None,
         }
     }
 
@@ -120,6 +126,7 @@ impl NewEntry {
 
 /// An entry's row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Entry {
     /// Its id.
     pub id: EntryId,
@@ -189,6 +196,7 @@ impl Board {
 
 /// Which entries to read. All conditions must hold.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct EntryFilter {
     /// Whose board; none is the shared one.
@@ -358,6 +366,15 @@ pub fn project(run: &Run, task: &Task, entries: &mut Vec<Entry>) {
 
 /// Decides a write.
 pub(crate) fn write(state: &State, new: &NewEntry, now: Time, ids: &mut dyn Ids) -> Decision {
+    let entry_of = |made| match made {
+        Made::Entry(entry) => Some(entry),
+        _ => None,
+    };
+    let receipt = match recall(state, new.key.as_ref(), || digest(new), entry_of) {
+        Ok(Recalled::Before(entry)) => return Decision::answer(Outcome::Entry(entry)),
+        Ok(Recalled::New(receipt)) => receipt,
+        Err(error) => return Decision::refuse(error),
+    };
     if let Err(error) = new.check() {
         return Decision::refuse(error);
     }
@@ -394,6 +411,7 @@ pub(crate) fn write(state: &State, new: &NewEntry, now: Time, ids: &mut dyn Ids)
     Decision::event(
         Event::EntryWritten {
             entry: Arc::new(entry),
+            receipt,
         },
         Outcome::Entry(id),
     )

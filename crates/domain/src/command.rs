@@ -2,6 +2,7 @@
 //! the store loads them and asks again until nothing is missing.
 
 use crate::blackboard::NewEntry;
+use crate::credential::Credential;
 use crate::error::{Code, Error};
 use crate::event::AttemptRef;
 use crate::graph::Graph;
@@ -14,6 +15,7 @@ use crate::run::{Crew, Move};
 use crate::state::{Key, State};
 use crate::task::{Address, Failure, TaskSpec};
 use crate::time::Time;
+use crate::trace::TraceParent;
 use crate::worker::WorkerSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 
 /// A task to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Submission {
     /// Its id, when the submitter chooses it: the same id and content twice is one task.
@@ -44,12 +47,20 @@ impl Submission {
     }
 
     pub(crate) fn digest(&self) -> u64 {
-        digest(&*self.spec)
+        // Where it stands in a trace is not what is asked.
+        match self.spec.trace {
+            None => digest(&*self.spec),
+            Some(_) => digest(&TaskSpec {
+                trace: None,
+                ..(*self.spec).clone()
+            }),
+        }
     }
 }
 
 /// A run to be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RunStart {
     /// What for.
@@ -67,6 +78,9 @@ pub struct RunStart {
     /// An idempotency key: the same key and content within a day is one run.
     #[serde(default)]
     pub key: Option<Name>,
+    /// Where it stands in its starter's trace; it is not part of the content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceParent>,
 }
 
 impl RunStart {
@@ -77,6 +91,7 @@ impl RunStart {
 
 /// What a worker tells about an attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
     /// It began.
@@ -110,6 +125,34 @@ pub enum Report {
     },
 }
 
+/// Who claims a task, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant {
+    /// Who.
+    pub worker: Name,
+    /// In which of its lives; `None` is whichever is current.
+    pub session: Option<u64>,
+    /// It starts at once.
+    pub starts: bool,
+    /// The worker's own number of the request.
+    pub claim: Option<u64>,
+    /// It asks again under this number, because the answer was lost: it shall get the same tasks.
+    pub again: bool,
+}
+
+impl Claimant {
+    /// A worker that claims without a session or a number.
+    pub fn new(worker: Name, starts: bool) -> Self {
+        Self {
+            worker,
+            session: None,
+            starts,
+            claim: None,
+            again: false,
+        }
+    }
+}
+
 /// Everything that can be asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
@@ -120,9 +163,7 @@ pub enum Command {
         /// Which.
         task: TaskId,
         /// To whom.
-        worker: Name,
-        /// The worker starts at once.
-        starts: bool,
+        by: Claimant,
     },
     /// Take a worker's word about an attempt.
     TaskReport {
@@ -162,6 +203,8 @@ pub enum Command {
     WorkerLose {
         /// Which.
         worker: Name,
+        /// In which of its lives; `None` is whichever is current.
+        session: Option<u64>,
         /// Why.
         reason: String,
     },
@@ -181,8 +224,15 @@ pub enum Command {
         /// Pause it.
         paused: bool,
     },
+    /// A worker that drained or was in error can work again.
+    WorkerReady(Name),
     /// Define a pool.
-    PoolDefine(Pool),
+    PoolDefine {
+        /// All of it; its version is given by the decision.
+        pool: Pool,
+        /// The version it must have now, 0 when it must not exist; `None` is any.
+        expected: Option<u64>,
+    },
     /// Add a worker to a pool.
     PoolJoin {
         /// Which pool.
@@ -273,6 +323,10 @@ pub enum Command {
     },
     /// The clock looks at a message.
     MessageExpire(MessageId),
+    /// Let somebody in.
+    CredentialCreate(Arc<Credential>),
+    /// Let somebody in no more.
+    CredentialRevoke(Name),
     /// An idempotency key was remembered long enough.
     ReceiptForget(Name),
 }
@@ -312,9 +366,10 @@ impl Command {
                 keys.extend(new.id.map(Key::Task));
                 keys.extend(new.key.clone().map(Key::Receipt));
                 keys.extend(new.spec.after.iter().map(|id| Key::Task(*id)));
+                keys.push(Key::Tally);
             }
-            Self::TaskClaim { task, worker, .. } => {
-                keys.extend([Key::Task(*task), Key::Worker(worker.clone())]);
+            Self::TaskClaim { task, by } => {
+                keys.extend([Key::Task(*task), Key::Worker(by.worker.clone())]);
                 if let Some(task) = state.task(task) {
                     keys.push(Key::Queue(task.spec.queue.clone()));
                     keys.extend(
@@ -336,13 +391,17 @@ impl Command {
             Self::TaskPreempt { task, urgent } => {
                 keys.extend([Key::Task(*task), Key::Task(*urgent)])
             }
-            Self::WorkerRegister(spec) => worker_and_holds(state, &spec.id, keys),
+            Self::WorkerRegister(spec) => {
+                worker_and_holds(state, &spec.id, keys);
+                keys.push(Key::Tally);
+            }
+            Self::WorkerReady(worker) => keys.push(Key::Worker(worker.clone())),
             Self::WorkerLose { worker, .. }
             | Self::WorkerDrain(worker)
             | Self::WorkerError { worker, .. }
             | Self::PoolUnreserve { worker, .. } => worker_and_holds(state, worker, keys),
             Self::QueuePause { queue, .. } => keys.push(Key::Queue(queue.clone())),
-            Self::PoolDefine(pool) => {
+            Self::PoolDefine { pool, .. } => {
                 keys.push(Key::Pool(pool.id.clone()));
                 keys.extend(pool.members.iter().cloned().map(Key::Worker));
             }
@@ -355,7 +414,10 @@ impl Command {
                     keys.extend(pool.members.iter().cloned().map(Key::Worker));
                 }
             }
-            Self::RunStart(new) => keys.extend(new.key.clone().map(Key::Receipt)),
+            Self::RunStart(new) => {
+                keys.extend(new.key.clone().map(Key::Receipt));
+                keys.push(Key::Tally);
+            }
             Self::RunAdvance(run) => {
                 keys.push(Key::Run(*run));
                 if let Some(run) = state.run(run)
@@ -374,14 +436,22 @@ impl Command {
             Self::EntryWrite(new) => {
                 keys.push(Key::Board(new.run));
                 keys.extend(new.run.map(Key::Run));
+                keys.extend(new.key.clone().map(Key::Receipt));
             }
             Self::EntryClaim { entry, .. } | Self::EntryForget { entry, .. } => {
                 keys.push(Key::Entry(*entry));
             }
-            Self::MessageSend { message, .. } => keys.extend(message.id.map(Key::Message)),
+            Self::MessageSend { message, .. } => {
+                keys.extend(message.id.map(Key::Message));
+                keys.extend(message.key.clone().map(Key::Receipt));
+            }
             Self::MessageSettle { message, .. } | Self::MessageExpire(message) => {
                 keys.push(Key::Message(*message));
             }
+            Self::CredentialCreate(new) => {
+                keys.extend([Key::Credential(new.id.clone()), Key::Tally]);
+            }
+            Self::CredentialRevoke(id) => keys.push(Key::Credential(id.clone())),
             Self::ReceiptForget(key) => keys.push(Key::Receipt(key.clone())),
         }
     }
@@ -415,38 +485,64 @@ pub struct Receipt {
     pub digest: u64,
     /// When.
     pub at: Time,
-    /// The task it made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task: Option<TaskId>,
-    /// The run it made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run: Option<RunId>,
+    /// What came of it.
+    pub made: Made,
+}
+
+/// What a request with an idempotency key made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Made {
+    /// A task.
+    Task(TaskId),
+    /// A run.
+    Run(RunId),
+    /// A blackboard entry.
+    Entry(EntryId),
+    /// A message.
+    Message(MessageId),
+}
+
+/// Looks an idempotency key up: what it made before, when it was used with this very content, and
+/// what to remember it by otherwise.
+///
+/// # Errors
+/// [`Code::IdempotencyMismatch`] when it was used with another content.
+pub(crate) fn recall<T>(
+    state: &State,
+    key: Option<&Name>,
+    digest: impl FnOnce() -> u64,
+    made: impl FnOnce(Made) -> Option<T>,
+) -> Result<Recalled<T>, Error> {
+    let Some(key) = key else {
+        return Ok(Recalled::New(None));
+    };
+    let digest = digest();
+    let Some(known) = state.receipt(key) else {
+        return Ok(Recalled::New(Some((key.clone(), digest))));
+    };
+    let before = (known.digest == digest).then(|| made(known.made)).flatten();
+    before.map(Recalled::Before).ok_or_else(|| {
+        Error::new(
+            Code::IdempotencyMismatch,
+            "this idempotency key was used with another content",
+        )
+    })
+}
+
+/// What an idempotency key says about a request.
+pub(crate) enum Recalled<T> {
+    /// It was made before.
+    Before(T),
+    /// It is new; how to remember it, when it has a key.
+    New(Option<(Name, u64)>),
 }
 
 impl Receipt {
-    pub(crate) fn answer(&self, digest: u64) -> Result<TaskId, Error> {
-        self.task
-            .filter(|_| self.digest == digest)
-            .ok_or_else(mismatch)
-    }
-
-    pub(crate) fn answer_run(&self, digest: u64) -> Result<RunId, Error> {
-        self.run
-            .filter(|_| self.digest == digest)
-            .ok_or_else(mismatch)
-    }
-
     /// When it may be forgotten.
     pub fn due(&self) -> Option<Time> {
         Some(self.at.plus_ms(crate::limits::RECEIPT_MS))
     }
-}
-
-fn mismatch() -> Error {
-    Error::new(
-        Code::IdempotencyMismatch,
-        "this idempotency key was used with another content",
-    )
 }
 
 /// FNV-1a, 64 bits (Fowler, Noll and Vo): a digest that is the same on every machine and version.
@@ -460,6 +556,6 @@ pub(crate) fn fnv(parts: &[&[u8]]) -> u64 {
     mixed ^ (mixed >> 33)
 }
 
-fn digest(content: &impl Serialize) -> u64 {
+pub(crate) fn digest(content: &impl Serialize) -> u64 {
     fnv(&[&serde_json::to_vec(content).unwrap_or_default()])
 }

@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::id::Ids;
 use crate::state::State;
 use crate::time::Time;
-use crate::{blackboard, message, pool, queue, run, task, worker};
+use crate::{blackboard, credential, message, pool, queue, run, task, worker};
 
 /// What was decided. A refusal may have events too: a late result changes nothing, yet is a fact.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,11 +56,7 @@ impl Decision {
 pub fn decide(state: &State, command: &Command, now: Time, ids: &mut dyn Ids) -> Decision {
     match command {
         Command::TaskSubmit(new) => task::submit(state, new, ids),
-        Command::TaskClaim {
-            task,
-            worker,
-            starts,
-        } => task::claim(state, task, worker, *starts, now),
+        Command::TaskClaim { task, by } => task::claim(state, task, by, now),
         Command::TaskReport { lease, report } => task::report(state, lease, report, now, ids),
         Command::TaskTimeOut(task) => task::time_out(state, task, now, ids),
         Command::TaskCancel { task, reason } => task::cancel(state, task, reason),
@@ -68,11 +64,16 @@ pub fn decide(state: &State, command: &Command, now: Time, ids: &mut dyn Ids) ->
         Command::TaskReassign { task, to } => task::reassign(state, task, to, now),
         Command::TaskPreempt { task, urgent } => task::preempt(state, task, urgent),
         Command::WorkerRegister(spec) => worker::register(state, spec, now),
-        Command::WorkerLose { worker, reason } => worker::lose(state, worker, reason, now),
+        Command::WorkerLose {
+            worker,
+            session,
+            reason,
+        } => worker::lose(state, worker, *session, reason, now),
+        Command::WorkerReady(worker) => worker::ready(state, worker),
         Command::WorkerDrain(worker) => worker::drain(state, worker),
         Command::WorkerError { worker, reason } => worker::report_error(state, worker, reason, now),
         Command::QueuePause { queue, paused } => queue::pause(state, queue, *paused),
-        Command::PoolDefine(pool) => pool::define(state, pool),
+        Command::PoolDefine { pool, expected } => pool::define(state, pool, *expected),
         Command::PoolJoin { pool, worker } => pool::join(state, pool, worker),
         Command::PoolLeave { pool, worker } => pool::leave(state, pool, worker),
         Command::PoolReserve {
@@ -104,6 +105,8 @@ pub fn decide(state: &State, command: &Command, now: Time, ids: &mut dyn Ids) ->
             failure,
         } => message::settle(state, message, recipient, failure.as_deref(), now),
         Command::MessageExpire(message) => message::expire(state, message, now),
+        Command::CredentialCreate(new) => credential::create(state, new, now),
+        Command::CredentialRevoke(id) => credential::revoke(state, id),
         Command::ReceiptForget(key) => match state.receipt(key) {
             Some(receipt) if receipt.due().is_some_and(|due| due <= now) => {
                 Decision::event(Event::ReceiptForgotten { key: key.clone() }, Outcome::Done)

@@ -6,6 +6,7 @@ use std::fmt;
 
 /// Who can do something about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Who {
     /// The request is wrong; the same request will be refused again.
@@ -118,6 +119,38 @@ codes! {
     WaitTimedOut = "wait.timed_out", World, true, "Wait longer, or look at what the task is waiting for.";
     /// Too much is queued already.
     Overloaded = "engine.overloaded", World, true, "Send less at a time and try again after a moment.";
+    /// The tenant has as much open as its quota allows.
+    QuotaExceeded = "quota.exceeded", World, true, "Wait until some of it has ended, or ask the operator for a larger quota.";
+    /// Another process registered under this worker's id.
+    WorkerSuperseded = "worker.superseded", Conflict, false, "Stop this process, or give it an id of its own.";
+    /// Somebody changed it since it was read.
+    VersionStale = "version.stale", Conflict, false, "Read it again, then decide.";
+    /// There is no key of this id.
+    KeyUnknown = "key.unknown", Caller, false, "List keys with `chargehand keys list`.";
+    /// There is a key of this id already.
+    KeyExists = "key.exists", Conflict, false, "Make one with another id.";
+    /// The key is not one, is wrong, was revoked, or has expired.
+    KeyRefused = "key.refused", Caller, false, "Use a valid key; an admin makes one with `chargehand keys create`.";
+    /// The key is good, but not for this.
+    ScopeMissing = "key.scope_missing", Caller, false, "Use a key with the scope that the message names.";
+    /// The tenant sends requests faster than it may.
+    RateLimited = "server.rate_limited", World, true, "Wait as long as `Retry-After` says, then send again; batched requests count once.";
+    /// The server has as many streams open as it may.
+    StreamLimit = "server.streams", World, true, "Close a stream, or ask the operator for more of them.";
+    /// There is no such path.
+    RouteUnknown = "server.route_unknown", Caller, false, "See the paths at `/docs` or `/openapi.json`.";
+    /// The path does not do this.
+    MethodUnknown = "server.method_unknown", Caller, false, "See what the path does at `/docs`.";
+    /// The body is not of the type that is read here.
+    MediaType = "server.media_type", Caller, false, "Send JSON with `Content-Type: application/json`.";
+    /// The request took too long to arrive.
+    RequestSlow = "server.request_slow", Caller, true, "Send it faster, or less of it at a time.";
+    /// There is no tenant of this name.
+    TenantUnknown = "tenant.unknown", Caller, false, "List tenants with `chargehand tenants list`.";
+    /// The server cannot be reached, or broke off.
+    ServerUnreachable = "server.unreachable", World, true, "Check that `chargehand serve` runs, and the address given by `--server`.";
+    /// What the server answered is not what this program understands.
+    ServerStrange = "server.strange", World, false, "Check that the address is a Chargehand server's, and that both are of versions that fit.";
     /// The engine has stopped, or stopped itself after a failed write.
     Stopped = "engine.stopped", World, true, "Start it again: everything acknowledged is stored.";
     /// The disk is full: nothing more can be written.
@@ -162,6 +195,7 @@ impl<'de> Deserialize<'de> for Code {
 
 /// What happened, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Error {
     /// What machines match on.
     pub code: Code,

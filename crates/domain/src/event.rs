@@ -5,6 +5,7 @@
 //! Wire names are dotted lower case and closed; a stored event is read for ever (`fixtures/`).
 
 use crate::blackboard::Entry;
+use crate::credential::Credential;
 use crate::graph::Graph;
 use crate::id::{EntryId, MessageId, RunId, TaskId};
 use crate::json::Json;
@@ -15,6 +16,7 @@ use crate::run::Crew;
 use crate::state::Key;
 use crate::task::{Address, AttemptEnd, Failure, Membership, TaskSpec};
 use crate::time::Time;
+use crate::trace::TraceParent;
 use crate::worker::WorkerSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 
 /// An event with its place in the one total order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Recorded {
     /// 1, 2, 3, … without a gap.
     pub position: u64,
@@ -30,13 +33,27 @@ pub struct Recorded {
     /// The request that caused it, as its sender named it (a correlation id), if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Name>,
+    /// Who asked for it: the label of the credential it came with. Nobody, when the engine did it by
+    /// itself or nobody had to show one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Name>,
     /// What happened.
     pub event: Event,
+}
+
+/// Where a request comes from: what its events say about it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// How its sender names it: the correlation id of its events.
+    pub cause: Option<Name>,
+    /// Who sent it.
+    pub by: Option<Name>,
 }
 
 /// What the counters of a task's surroundings need to know about it. Every event that changes a
 /// task's state carries it, so that queue, run, slot and statistics fold without the task's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Ties {
     /// The task's type, for statistics.
     pub kind: Name,
@@ -52,6 +69,7 @@ pub struct Ties {
 
 /// One attempt, as a report or an event names it: the number is the fencing token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AttemptRef {
     /// The task.
     pub task: TaskId,
@@ -66,6 +84,7 @@ pub struct AttemptRef {
 /// For each event on a task: which states it folds in. Folding one in another state is a broken
 /// invariant (it would mean `decide` allowed it), asserted in debug builds and ignored in release.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Event {
     /// A task exists now, `pending`. Refused before it is an event: an id in use with another
     /// content (`task.exists`), a bad specification, an unknown dependency.
@@ -99,6 +118,9 @@ pub enum Event {
         /// The worker starts at once.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         started: bool,
+        /// The worker's own number of the request that claimed it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        claim: Option<u64>,
     },
     /// The worker began. Folds in `assigned`; a repeat in `in_progress` is answered without an
     /// event; elsewhere the report is stale.
@@ -120,6 +142,9 @@ pub enum Event {
         /// In words.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         note: String,
+        /// The task's run, for those who follow one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<RunId>,
     },
     /// The result was accepted. Folds in `assigned` and `in_progress`: → `completed`. With another
     /// token, or in any other state, the result is refused and [`Event::ResultRefused`] tells.
@@ -215,6 +240,9 @@ pub enum Event {
         task: TaskId,
         /// Who may take it now.
         to: Address,
+        /// The task's run, for those who follow one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<RunId>,
     },
     /// A dead letter or a cancelled task goes back into its queue. Folds in `failed` and
     /// `cancelled`: → `pending`; refused elsewhere (`task.state`).
@@ -254,6 +282,9 @@ pub enum Event {
     WorkerRegistered {
         /// What it is and can.
         spec: Arc<WorkerSpec>,
+        /// Its id was never heard of before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        first: bool,
     },
     /// A worker is gone: its connection or process ended, its lease ran out, or it said good-bye.
     #[serde(rename = "worker.lost")]
@@ -355,6 +386,9 @@ pub enum Event {
         /// The idempotency key it came with, and the digest of its content.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         receipt: Option<(Name, u64)>,
+        /// Where it stands in its starter's trace.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<TraceParent>,
     },
     /// A step began; its `total` tasks have consecutive ids from `first`.
     #[serde(rename = "step.started")]
@@ -435,6 +469,9 @@ pub enum Event {
     EntryWritten {
         /// All of it.
         entry: Arc<Entry>,
+        /// The idempotency key it came with, and the digest of its content.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        receipt: Option<(Name, u64)>,
     },
     /// Somebody took an entry for itself.
     #[serde(rename = "entry.claimed")]
@@ -462,6 +499,9 @@ pub enum Event {
     MessageSent {
         /// All of it.
         message: Arc<Message>,
+        /// The idempotency key it came with, and the digest of its content.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        receipt: Option<(Name, u64)>,
     },
     /// A recipient has dealt with it.
     #[serde(rename = "message.delivered")]
@@ -504,6 +544,18 @@ pub enum Event {
         /// Which.
         message: MessageId,
     },
+    /// Somebody may be let in.
+    #[serde(rename = "credential.created")]
+    CredentialCreated {
+        /// All of it; of the secret, a digest.
+        credential: Arc<Credential>,
+    },
+    /// A credential is good for nothing any more.
+    #[serde(rename = "credential.revoked")]
+    CredentialRevoked {
+        /// Which.
+        id: Name,
+    },
     /// An idempotency key was remembered long enough.
     #[serde(rename = "receipt.forgotten")]
     ReceiptForgotten {
@@ -514,6 +566,7 @@ pub enum Event {
 
 /// How a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StepEnd {
     /// All it was for is there.
@@ -569,6 +622,8 @@ impl Event {
             Self::MessageDeadLettered { .. } => "message.dead_lettered",
             Self::MessageExpired { .. } => "message.expired",
             Self::MessageForgotten { .. } => "message.forgotten",
+            Self::CredentialCreated { .. } => "credential.created",
+            Self::CredentialRevoked { .. } => "credential.revoked",
             Self::ReceiptForgotten { .. } => "receipt.forgotten",
         }
     }
@@ -613,7 +668,10 @@ impl Event {
                 keys.push(Key::Task(*task));
             }
             Self::ResultRefused { .. } => keys.push(Key::Tally),
-            Self::WorkerRegistered { spec } => keys.push(Key::Worker(spec.id.clone())),
+            Self::WorkerRegistered { spec, first } => {
+                keys.push(Key::Worker(spec.id.clone()));
+                keys.extend(first.then_some(Key::Tally));
+            }
             Self::WorkerLost { worker, .. }
             | Self::WorkerDraining { worker }
             | Self::WorkerFaulted { worker, .. }
@@ -637,19 +695,27 @@ impl Event {
             | Self::RunFailed { run, .. }
             | Self::RunCancelled { run, .. }
             | Self::RunReopened { run } => keys.extend([Key::Run(*run), Key::Tally]),
-            Self::EntryWritten { entry } => {
+            Self::EntryWritten { entry, receipt } => {
                 keys.extend([Key::Entry(entry.id), Key::Board(entry.run)]);
+                keys.extend(receipt.iter().map(|(key, _)| Key::Receipt(key.clone())));
             }
             Self::EntryClaimed { entry, .. } => keys.push(Key::Entry(*entry)),
             Self::EntryForgotten { entry, run, .. } => {
                 keys.extend([Key::Entry(*entry), Key::Board(*run)]);
             }
-            Self::MessageSent { message } => keys.push(Key::Message(message.id)),
+            Self::MessageSent { message, receipt } => {
+                keys.push(Key::Message(message.id));
+                keys.extend(receipt.iter().map(|(key, _)| Key::Receipt(key.clone())));
+            }
             Self::MessageDelivered { message, .. }
             | Self::MessageOfferedAgain { message, .. }
             | Self::MessageDeadLettered { message, .. }
             | Self::MessageExpired { message }
             | Self::MessageForgotten { message } => keys.push(Key::Message(*message)),
+            Self::CredentialCreated { credential } => {
+                keys.extend([Key::Credential(credential.id.clone()), Key::Tally]);
+            }
+            Self::CredentialRevoked { id } => keys.push(Key::Credential(id.clone())),
             Self::ReceiptForgotten { key } => keys.push(Key::Receipt(key.clone())),
         }
     }
@@ -673,7 +739,8 @@ impl Event {
             | Self::RunFailed { run, .. }
             | Self::RunCancelled { run, .. }
             | Self::RunReopened { run } => Some(*run),
-            Self::EntryWritten { entry } => entry.run,
+            Self::TaskProgressed { run, .. } | Self::TaskReassigned { run, .. } => *run,
+            Self::EntryWritten { entry, .. } => entry.run,
             Self::EntryForgotten { run, .. } => *run,
             _ => None,
         }

@@ -9,8 +9,10 @@
 //! Deliberately absent: clocks (time is an argument), randomness (chance is an argument), SQL,
 //! HTTP, async. A crate that wants to know a rule calls a function here; it never re-states it.
 
+pub mod attempt;
 pub mod blackboard;
 pub mod command;
+pub mod credential;
 pub mod decide;
 pub mod error;
 pub mod event;
@@ -26,8 +28,11 @@ pub mod pool;
 pub mod queue;
 pub mod retry;
 pub mod run;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod state;
 pub mod statistics;
 pub mod task;
 pub mod time;
+pub mod trace;
 pub mod worker;

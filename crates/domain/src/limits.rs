@@ -93,6 +93,14 @@ pub const DELIVERIES_MAX: u32 = 3;
 pub const MESSAGE_TTL_MS_DEFAULT: u64 = 24 * 3600 * 1000;
 /// Task types and workers counted by name in the statistics; the rest count as `(other)`.
 pub const STATISTICS_NAMES_MAX: usize = 1_000;
+/// Credentials of one tenant, revoked ones included.
+pub const CREDENTIALS_MAX: u64 = 10_000;
+/// Scopes of one credential.
+pub const CREDENTIAL_SCOPES_MAX: usize = 5;
+/// Worker ids that one tenant may ever register.
+pub const WORKERS_MAX: u64 = 100_000;
+/// Milliseconds after which a message that was received but not settled is offered again.
+pub const MESSAGE_VISIBLE_MS: u64 = 60_000;
 /// Rows in one page of a list.
 pub const PAGE_MAX: usize = 1_000;
 

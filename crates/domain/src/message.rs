@@ -4,7 +4,7 @@
 //! subscribers of a type, everybody, or those a filter admits. From then on each recipient's part
 //! ends in exactly one of three ways, and the row says which: delivered, dead-lettered, expired.
 
-use crate::command::Outcome;
+use crate::command::{Made, Outcome, Recalled, digest, recall};
 use crate::decide::Decision;
 use crate::error::{Code, Error};
 use crate::event::{Event, Recorded};
@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 /// To whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum To {
     /// One agent, whether or not it subscribed to the type.
@@ -34,6 +35,7 @@ pub enum To {
 
 /// What an agent sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewMessage {
     /// Its id, when the sender chooses it: sending the same id twice sends once.
@@ -57,6 +59,9 @@ pub struct NewMessage {
     /// Milliseconds until it expires.
     #[serde(default)]
     pub ttl_ms: Option<u64>,
+    /// An idempotency key: the same key and content within a day is one message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Name>,
 }
 
 impl NewMessage {
@@ -71,12 +76,14 @@ impl NewMessage {
             headers: BTreeMap::new(),
             correlation: None,
             ttl_ms: None,
+            key: None,
         }
     }
 }
 
 /// How one recipient's part stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
     /// Offered so many times, not yet dealt with.
@@ -105,6 +112,7 @@ pub enum Delivery {
 
 /// A message's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Message {
     /// Its id.
     pub id: MessageId,
@@ -205,6 +213,15 @@ pub(crate) fn send(
     {
         return Decision::answer(Outcome::Message(id));
     }
+    let message_of = |made| match made {
+        Made::Message(message) => Some(message),
+        _ => None,
+    };
+    let receipt = match recall(state, new.key.as_ref(), || digest(new), message_of) {
+        Ok(Recalled::Before(message)) => return Decision::answer(Outcome::Message(message)),
+        Ok(Recalled::New(receipt)) => receipt,
+        Err(error) => return Decision::refuse(error),
+    };
     if let Err(error) = payload("the message", new.payload.bytes()) {
         return Decision::refuse(error);
     }
@@ -231,6 +248,7 @@ pub(crate) fn send(
     };
     let mut events = vec![Event::MessageSent {
         message: Arc::new(message),
+        receipt,
     }];
     if recipients.is_empty() {
         let reason = match &new.to {

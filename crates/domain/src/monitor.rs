@@ -240,7 +240,7 @@ impl Monitor {
                     lease: lease.clone(),
                 });
             }
-            Event::WorkerRegistered { spec } => {
+            Event::WorkerRegistered { spec, .. } => {
                 self.workers.insert(spec.id.clone(), true);
             }
             Event::WorkerLost { worker, .. } => {

@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 
 /// How work is shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// Task 0 to the first worker, task 1 to the second, and round again.
@@ -55,6 +56,7 @@ impl std::str::FromStr for Strategy {
 
 /// A worker as a strategy sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Member {
     /// Who.
@@ -189,6 +191,7 @@ fn rendezvous(key: &str, worker: &Name) -> u64 {
 
 /// A pool's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
     /// Its name.
@@ -199,21 +202,38 @@ pub struct Pool {
     /// Who is in it, in the order they joined.
     #[serde(default)]
     pub members: Vec<Name>,
+    /// Changes so far: whoever defines it can say which form they read.
+    #[serde(default)]
+    pub version: u64,
 }
 
 impl Pool {
     pub(crate) fn evolve(&mut self, recorded: &Recorded) {
         match &recorded.event {
             Event::PoolDefined { pool } => *self = pool.clone(),
-            Event::PoolJoined { worker, .. } => self.members.push(worker.clone()),
-            Event::PoolLeft { worker, .. } => self.members.retain(|member| member != worker),
+            Event::PoolJoined { worker, .. } => {
+                self.members.push(worker.clone());
+                self.version += 1;
+            }
+            Event::PoolLeft { worker, .. } => {
+                self.members.retain(|member| member != worker);
+                self.version += 1;
+            }
             other => debug_assert!(false, "{} does not fold on a pool", other.name()),
         }
     }
 }
 
-/// Defines a pool, or gives it another strategy; members it already has stay.
-pub(crate) fn define(state: &State, new: &Pool) -> Decision {
+/// Defines a pool, or gives it another strategy; members it already has stay. With `expected`, only
+/// when that is its version now (0: it does not exist yet).
+pub(crate) fn define(state: &State, new: &Pool, expected: Option<u64>) -> Decision {
+    let version = state.pool(&new.id).map_or(0, |known| known.version);
+    if let Some(expected) = expected
+        && expected != version
+    {
+        let text = format!("pool “{}” has version {version}, not {expected}", new.id);
+        return Decision::refuse(Error::new(Code::VersionStale, text));
+    }
     if let Some(missing) = new
         .members
         .iter()
@@ -230,6 +250,7 @@ pub(crate) fn define(state: &State, new: &Pool) -> Decision {
     }
     let pool = Pool {
         members,
+        version: version + 1,
         ..new.clone()
     };
     Decision::event(Event::PoolDefined { pool }, Outcome::Done)
@@ -295,6 +316,12 @@ pub(crate) fn reserve(
     let Some(known) = state.pool(pool) else {
         return Decision::refuse(unknown(pool));
     };
+    let live = |worker: &&Worker| worker.reserved.get(holder).is_some_and(|end| *end > now);
+    let mut all = known.members.iter().filter_map(|id| state.worker(id));
+    if let Some(worker) = all.find(live) {
+        // Asked again, because the answer was lost on its way.
+        return Decision::answer(Outcome::Worker(worker.spec.id.clone()));
+    }
     let fits = |worker: &&Worker| {
         worker.accepts(now).is_ok() && capability.is_none_or(|needed| worker.spec.can(needed))
     };

@@ -5,7 +5,7 @@
 //! same transaction as the event that made them possible, so no process has to survive for a gate
 //! to open.
 
-use crate::command::{Outcome, RunStart};
+use crate::command::{Made, Outcome, Recalled, RunStart, recall};
 use crate::decide::Decision;
 use crate::error::{Code, Error};
 use crate::event::{Event, Recorded, StepEnd};
@@ -15,9 +15,10 @@ use crate::json::Json;
 use crate::limits::*;
 use crate::name::Name;
 use crate::pool::{Member, Strategy, Wanted};
-use crate::state::State;
+use crate::state::{Quotas, State};
 use crate::task::{Failure, Membership, Task, TaskState, TaskStatus, cancelled, redriven};
 use crate::time::Time;
+use crate::trace::{SpanOf, TraceParent};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 /// Who works on a run, and how its tasks are shared out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Crew {
     /// How.
@@ -37,6 +39,7 @@ pub struct Crew {
 
 /// Where a step stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StepStatus {
     /// For the steps it needs.
@@ -157,6 +160,7 @@ pub enum RunState {
 
 /// A run's state without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
     /// Open.
@@ -203,6 +207,9 @@ pub struct Run {
     /// Whatever the caller wants to find again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<Name, Json>,
+    /// Where it stands in its starter's trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceParent>,
 }
 
 /// What a run does next.
@@ -415,7 +422,13 @@ impl Run {
             state: RunState::Running,
             created_at: at,
             metadata: metadata.clone(),
+            trace: None,
         }
+    }
+
+    /// Where it stands in the distributed trace.
+    pub fn trace_of(&self) -> TraceParent {
+        TraceParent::derived(self.id.0, SpanOf::Run, self.trace)
     }
 
     pub(crate) fn evolve(&mut self, recorded: &Recorded) {
@@ -546,14 +559,18 @@ impl Run {
 
 /// Decides the start of a run: the run and the tasks of its first steps, all or nothing.
 pub(crate) fn start(state: &State, new: &RunStart, now: Time, ids: &mut dyn Ids) -> Decision {
-    let receipt = new.key.as_ref().map(|key| (key.clone(), new.digest()));
-    if let Some((key, digest)) = &receipt
-        && let Some(known) = state.receipt(key)
-    {
-        return match known.answer_run(*digest) {
-            Ok(run) => Decision::answer(Outcome::Run(run)),
-            Err(error) => Decision::refuse(error),
-        };
+    let run_of = |made| match made {
+        Made::Run(run) => Some(run),
+        _ => None,
+    };
+    let receipt = match recall(state, new.key.as_ref(), || new.digest(), run_of) {
+        Ok(Recalled::Before(run)) => return Decision::answer(Outcome::Run(run)),
+        Ok(Recalled::New(receipt)) => receipt,
+        Err(error) => return Decision::refuse(error),
+    };
+    let open = state.tally().map_or(0, |tally| tally.runs_open);
+    if let Err(error) = Quotas::check("runs are open", open, state.quotas.runs_open) {
+        return Decision::refuse(error);
     }
     match plan(new, receipt, now, ids) {
         Ok(decision) => decision,
@@ -599,6 +616,7 @@ fn plan(
         &new.metadata,
         now,
     );
+    run.trace = new.trace;
     let mut events = Vec::new();
     let mut started = Vec::new();
     while let Some(Move::Start(n)) = run.next_move(now) {
@@ -609,6 +627,7 @@ fn plan(
                     position: 0,
                     at: now,
                     cause: None,
+                    by: None,
                     event: event.clone(),
                 });
             }
@@ -626,6 +645,7 @@ fn plan(
             crew,
             metadata: new.metadata.clone(),
             receipt,
+            trace: new.trace,
         },
     );
     Ok(Decision {
@@ -755,6 +775,7 @@ fn step_tasks(
         {
             spec.slot = crate::graph::each_slot(run.id, &step.id, max);
         }
+        spec.trace = run.trace.map(|_| run.trace_of());
         spec.check()?;
         affinities.push(template.affinity(&scope)?);
         specs.push(spec);

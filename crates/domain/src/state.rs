@@ -3,6 +3,8 @@
 
 use crate::blackboard::{Board, Entry};
 use crate::command::Receipt;
+use crate::credential::Credential;
+use crate::error::{Code, Error};
 use crate::event::{Event, Recorded};
 use crate::id::{EntryId, MessageId, RunId, TaskId};
 use crate::message::Message;
@@ -43,6 +45,8 @@ pub enum Key {
     Board(Option<RunId>),
     /// A message.
     Message(MessageId),
+    /// A credential.
+    Credential(Name),
     /// The statistics.
     Tally,
 }
@@ -70,6 +74,8 @@ pub enum Row {
     Board(Arc<Board>),
     /// A message.
     Message(Arc<Message>),
+    /// A credential.
+    Credential(Arc<Credential>),
     /// The statistics.
     Tally(Arc<Tally>),
 }
@@ -99,20 +105,16 @@ impl Row {
                     graph,
                     crew,
                     metadata,
+                    trace,
                     ..
-                } => Self::Run(Arc::new(Run::started(
-                    *run,
-                    goal,
-                    supervisor,
-                    graph,
-                    crew,
-                    metadata,
-                    recorded.at,
-                ))),
+                } => Self::Run(Arc::new(Run {
+                    trace: *trace,
+                    ..Run::started(*run, goal, supervisor, graph, crew, metadata, recorded.at)
+                })),
                 _ => return None,
             },
             (None, Key::Worker(_)) => match event {
-                Event::WorkerRegistered { spec } => {
+                Event::WorkerRegistered { spec, .. } => {
                     Self::Worker(Arc::new(Worker::registered(spec, recorded.at)))
                 }
                 _ => return None,
@@ -123,11 +125,15 @@ impl Row {
             },
             (None, Key::Receipt(_)) => Self::Receipt(Arc::new(receipt(recorded)?)),
             (None, Key::Entry(_)) => match event {
-                Event::EntryWritten { entry } => Self::Entry(Arc::clone(entry)),
+                Event::EntryWritten { entry, .. } => Self::Entry(Arc::clone(entry)),
                 _ => return None,
             },
             (None, Key::Message(_)) => match event {
-                Event::MessageSent { message } => Self::Message(Arc::clone(message)),
+                Event::MessageSent { message, .. } => Self::Message(Arc::clone(message)),
+                _ => return None,
+            },
+            (None, Key::Credential(_)) => match event {
+                Event::CredentialCreated { credential } => Self::Credential(Arc::clone(credential)),
                 _ => return None,
             },
             // These exist as soon as something counts on them.
@@ -161,6 +167,7 @@ impl Row {
                     Self::Entry(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Board(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Message(row) => Arc::make_mut(row).evolve(recorded),
+                    Self::Credential(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Tally(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Receipt(_) => {}
                 }
@@ -211,6 +218,7 @@ impl Row {
             Self::Entry(row) => serde_json::to_writer(text, row),
             Self::Board(row) => serde_json::to_writer(text, row),
             Self::Message(row) => serde_json::to_writer(text, row),
+            Self::Credential(row) => serde_json::to_writer(text, row),
             Self::Tally(row) => serde_json::to_writer(text, row),
         }
     }
@@ -231,12 +239,14 @@ impl Row {
             Key::Entry(_) => Self::Entry(serde_json::from_slice(text)?),
             Key::Board(_) => Self::Board(serde_json::from_slice(text)?),
             Key::Message(_) => Self::Message(serde_json::from_slice(text)?),
+            Key::Credential(_) => Self::Credential(serde_json::from_slice(text)?),
             Key::Tally => Self::Tally(serde_json::from_slice(text)?),
         })
     }
 }
 
 fn receipt(recorded: &Recorded) -> Option<Receipt> {
+    use crate::command::Made;
     let at = recorded.at;
     match &recorded.event {
         Event::TaskSubmitted {
@@ -246,8 +256,7 @@ fn receipt(recorded: &Recorded) -> Option<Receipt> {
         } => Some(Receipt {
             digest: *digest,
             at,
-            task: Some(*task),
-            run: None,
+            made: Made::Task(*task),
         }),
         Event::RunStarted {
             run,
@@ -256,8 +265,23 @@ fn receipt(recorded: &Recorded) -> Option<Receipt> {
         } => Some(Receipt {
             digest: *digest,
             at,
-            task: None,
-            run: Some(*run),
+            made: Made::Run(*run),
+        }),
+        Event::EntryWritten {
+            entry,
+            receipt: Some((_, digest)),
+        } => Some(Receipt {
+            digest: *digest,
+            at,
+            made: Made::Entry(entry.id),
+        }),
+        Event::MessageSent {
+            message,
+            receipt: Some((_, digest)),
+        } => Some(Receipt {
+            digest: *digest,
+            at,
+            made: Made::Message(message.id),
         }),
         _ => None,
     }
@@ -304,6 +328,34 @@ pub type Rows<T> = HashMap<Key, T, BuildHasherDefault<KeyHasher>>;
 #[derive(Debug, Clone, Default)]
 pub struct State {
     rows: Rows<Option<Row>>,
+    /// What the operator allows. Configuration, not a fact: a refusal leaves no event, so that replay
+    /// needs none of it.
+    pub quotas: Quotas,
+}
+
+/// How much one tenant may have open; `None` is no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quotas {
+    /// Tasks that have not ended.
+    pub tasks_open: Option<u64>,
+    /// Runs that have not ended.
+    pub runs_open: Option<u64>,
+    /// Worker ids ever registered; at most [`WORKERS_MAX`](crate::limits::WORKERS_MAX) in any case.
+    pub workers: Option<u64>,
+}
+
+impl Quotas {
+    /// # Errors
+    /// [`Code::QuotaExceeded`](crate::error::Code::QuotaExceeded), naming both numbers.
+    pub(crate) fn check(what: &str, open: u64, quota: Option<u64>) -> Result<(), Error> {
+        match quota {
+            Some(quota) if open >= quota => Err(Error::new(
+                Code::QuotaExceeded,
+                format!("{open} {what}; the quota is {quota}"),
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 macro_rules! typed {
@@ -339,6 +391,16 @@ impl State {
         entry(Entry: EntryId) -> Entry;
         /// The message's row.
         message(Message: MessageId) -> Message;
+        /// The credential's row.
+        credential(Credential: Name) -> Credential;
+    }
+
+    /// The statistics, if anything was ever counted.
+    pub fn tally(&self) -> Option<&Tally> {
+        match self.get(&Key::Tally) {
+            Some(Row::Tally(tally)) => Some(tally),
+            _ => None,
+        }
     }
 
     /// How many tasks of a concurrency key are leased.

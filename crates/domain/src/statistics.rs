@@ -46,6 +46,16 @@ pub struct Tally {
     pub runs: u64,
     /// Runs that are open.
     pub runs_open: u64,
+    /// Worker ids ever registered.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub workers: u64,
+    /// Credentials ever made.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub credentials: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Tally {
@@ -140,6 +150,8 @@ impl Tally {
                 self.pending += 1;
             }
             Event::ResultRefused { .. } => self.refused += 1,
+            Event::WorkerRegistered { .. } => self.workers += 1,
+            Event::CredentialCreated { .. } => self.credentials += 1,
             Event::RunStarted { .. } => {
                 self.runs += 1;
                 self.runs_open += 1;

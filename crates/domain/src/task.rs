@@ -13,7 +13,8 @@
 //! An attempt's number is its fencing token: a report counts only with the newest number, from the
 //! worker that holds it, while the task is leased. Everything else is refused and recorded.
 
-use crate::command::{Report, Submission};
+pub use crate::attempt::{AttemptEnd, AttemptState, EndedAttempt, Failure, Lease};
+use crate::command::{Claimant, Made, Outcome, Recalled, Report, Submission, recall};
 use crate::decide::Decision;
 use crate::error::{Code, Error};
 use crate::event::{AttemptRef, Event, Recorded, Ties};
@@ -22,8 +23,9 @@ use crate::json::Json;
 use crate::limits::*;
 use crate::name::Name;
 use crate::retry::RetryPolicy;
-use crate::state::State;
+use crate::state::{Quotas, State};
 use crate::time::Time;
+use crate::trace::{SpanOf, TraceParent};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Priority(pub i32);
 
@@ -85,6 +88,7 @@ impl std::str::FromStr for Priority {
 
 /// Which worker may take a task.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Address {
     /// Whoever can.
@@ -112,6 +116,7 @@ impl Address {
 
 /// At most `max` tasks with the same `key` run at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SlotUse {
     /// The concurrency key.
@@ -122,6 +127,7 @@ pub struct SlotUse {
 
 /// A task's place in a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Membership {
     /// The run.
     pub run: RunId,
@@ -161,6 +167,7 @@ fn is_default_queue(queue: &Name) -> bool {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
     /// The task's type: which handler runs it, and what statistics count it as.
@@ -205,6 +212,9 @@ pub struct TaskSpec {
     /// Its place in a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<Membership>,
+    /// Where it stands in its submitter's trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceParent>,
 }
 
 impl TaskSpec {
@@ -224,6 +234,7 @@ impl TaskSpec {
             slot: None,
             metadata: BTreeMap::new(),
             of: None,
+            trace: None,
         }
     }
 
@@ -273,134 +284,6 @@ impl TaskSpec {
         }
         metadata("metadata entries", &self.metadata)
     }
-}
-
-/// Why an attempt, or a task, failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Failure {
-    /// A code for machines: the worker's own, or one of `attempt.timed_out`, `attempt.lost`, ….
-    pub code: String,
-    /// What happened, for people. Cut to [`FAILURE_BYTES_MAX`].
-    pub message: String,
-    /// Another attempt may succeed.
-    #[serde(default = "yes")]
-    pub retryable: bool,
-    /// It was the worker's fault, not the task's: enough of these in a row put it into `error`.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub worker_fault: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl Failure {
-    /// A failure that another attempt may mend.
-    pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self {
-            code: code.to_owned(),
-            message: message.into(),
-            retryable: true,
-            worker_fault: false,
-        }
-    }
-
-    /// A failure that another attempt would repeat.
-    pub fn permanent(code: &str, message: impl Into<String>) -> Self {
-        Self {
-            retryable: false,
-            ..Self::new(code, message)
-        }
-    }
-
-    fn bounded(mut self) -> Self {
-        for text in [&mut self.code, &mut self.message] {
-            text.truncate(cut(text).len());
-        }
-        self
-    }
-}
-
-/// How an attempt ended without a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AttemptEnd {
-    /// The handler said so.
-    Failed,
-    /// It took longer than the task allows.
-    TimedOut,
-    /// Its worker is gone.
-    Lost,
-    /// It was taken back or handed back: a yield, a shutdown, a reassignment.
-    Cancelled,
-}
-
-/// An attempt's state: `leased` and `running` while its task is leased, then how it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AttemptState {
-    /// Given out, not yet begun.
-    Leased,
-    /// Begun.
-    Running,
-    /// Its result was accepted.
-    Succeeded,
-    /// Ended by its handler.
-    Failed,
-    /// Ended by the clock.
-    TimedOut,
-    /// Ended with its worker.
-    Lost,
-    /// Taken back or handed back.
-    Cancelled,
-}
-
-impl From<AttemptEnd> for AttemptState {
-    fn from(end: AttemptEnd) -> Self {
-        match end {
-            AttemptEnd::Failed => Self::Failed,
-            AttemptEnd::TimedOut => Self::TimedOut,
-            AttemptEnd::Lost => Self::Lost,
-            AttemptEnd::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
-/// One ended attempt, as it is kept with its task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndedAttempt {
-    /// 1, 2, 3, …
-    pub attempt: u32,
-    /// Who tried.
-    pub worker: Name,
-    /// How it ended.
-    pub state: AttemptState,
-    /// When.
-    pub ended_at: Time,
-    /// Milliseconds from lease to end.
-    pub ran_ms: u64,
-    /// Why, unless it succeeded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Failure>,
-}
-
-/// Time-limited ownership of a task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    /// The fencing token.
-    pub attempt: u32,
-    /// Who holds it.
-    pub worker: Name,
-    /// Since when.
-    pub since: Time,
-    /// When it times out.
-    pub deadline: Time,
-    /// Its place in the queue, should it come back.
-    pub queued_at: Time,
-    /// It was asked to yield.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub yield_asked: bool,
 }
 
 /// Where a task stands; each state owns its data.
@@ -453,6 +336,7 @@ pub enum TaskState {
 
 /// A task's state without its data. Wire names as in the closed list of the design.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TaskStatus {
     /// Waits.
@@ -548,6 +432,7 @@ pub struct Task {
 
 /// How far a task is, as its worker told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Progress {
     /// When it told.
     pub at: Time,
@@ -590,6 +475,7 @@ pub struct Place {
 
 /// Why a pending task waits. Wire names as in the closed list of the design.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", tag = "reason")]
 pub enum Waits {
     /// For its turn, behind what goes first.
@@ -672,6 +558,17 @@ impl Task {
         }
     }
 
+    /// Where an attempt of it stands in the distributed trace.
+    pub fn trace_of(&self, attempt: u32) -> TraceParent {
+        let whole = self.spec.of.as_ref().map_or(self.id.0, |of| of.run.0);
+        let of = TraceParent {
+            trace: self.spec.trace.map_or(whole, |trace| trace.trace),
+            span: 1,
+            sampled: self.spec.trace.is_none_or(|trace| trace.sampled),
+        };
+        TraceParent::derived(self.id.0, SpanOf::Attempt(attempt), Some(of))
+    }
+
     /// What counts along with it.
     pub fn ties(&self) -> Ties {
         Ties {
@@ -735,6 +632,7 @@ impl Task {
                 lease,
                 deadline,
                 started,
+                claim,
                 ..
             } => {
                 let TaskState::Pending { queued_at, .. } = self.state else {
@@ -747,6 +645,7 @@ impl Task {
                     deadline: *deadline,
                     queued_at,
                     yield_asked: false,
+                    claim: *claim,
                 };
                 self.attempts = lease.attempt;
                 self.state = if *started {
@@ -764,6 +663,7 @@ impl Task {
                 lease,
                 fraction,
                 note,
+                ..
             } => {
                 self.progress = Some(Progress {
                     at,
@@ -986,15 +886,15 @@ impl Task {
 
 /// Decides a submission.
 pub(crate) fn submit(state: &State, new: &Submission, ids: &mut dyn Ids) -> Decision {
-    let digest = new.key.as_ref().map(|key| (key.clone(), new.digest()));
-    if let Some((key, digest)) = &digest
-        && let Some(receipt) = state.receipt(key)
-    {
-        return match receipt.answer(*digest) {
-            Ok(task) => Decision::answer(crate::command::Outcome::Task(task)),
-            Err(error) => Decision::refuse(error),
-        };
-    }
+    let task_of = |made| match made {
+        Made::Task(task) => Some(task),
+        _ => None,
+    };
+    let receipt = match recall(state, new.key.as_ref(), || new.digest(), task_of) {
+        Ok(Recalled::Before(task)) => return Decision::answer(Outcome::Task(task)),
+        Ok(Recalled::New(receipt)) => receipt,
+        Err(error) => return Decision::refuse(error),
+    };
     if let Err(error) = new.spec.check() {
         return Decision::refuse(error);
     }
@@ -1007,7 +907,7 @@ pub(crate) fn submit(state: &State, new: &Submission, ids: &mut dyn Ids) -> Deci
         && let Some(existing) = state.task(&id)
     {
         return if existing.spec == new.spec {
-            Decision::answer(crate::command::Outcome::Task(id))
+            Decision::answer(Outcome::Task(id))
         } else {
             let text = format!("{id} exists already, with another content");
             Decision::refuse(Error::new(Code::TaskExists, text))
@@ -1032,32 +932,36 @@ pub(crate) fn submit(state: &State, new: &Submission, ids: &mut dyn Ids) -> Deci
             Some(_) => blocked_by.push(*id),
         }
     }
+    let open = state.tally().map_or(0, |tally| {
+        tally.pending + tally.assigned + tally.in_progress
+    });
+    if let Err(error) = Quotas::check("tasks are open", open, state.quotas.tasks_open) {
+        return Decision::refuse(error);
+    }
     let task = new.id.unwrap_or_else(|| TaskId::new(ids.next()));
     Decision::event(
         Event::TaskSubmitted {
             task,
             spec: Arc::clone(&new.spec),
             blocked_by,
-            receipt: digest,
+            receipt,
         },
-        crate::command::Outcome::Task(task),
+        Outcome::Task(task),
     )
 }
 
 /// Decides whether `worker` gets `task`.
-pub(crate) fn claim(
-    state: &State,
-    task: &TaskId,
-    worker: &Name,
-    starts: bool,
-    now: Time,
-) -> Decision {
+pub(crate) fn claim(state: &State, task: &TaskId, by: &Claimant, now: Time) -> Decision {
+    let worker = &by.worker;
     let (Some(task), Some(holder)) = (state.task(task), state.worker(worker)) else {
         return Decision::refuse(match state.worker(worker) {
             None => unknown_worker(worker),
             Some(_) => unknown(task),
         });
     };
+    if let Err(error) = holder.is_session(by.session) {
+        return Decision::refuse(error);
+    }
     let TaskState::Pending { .. } = &task.state else {
         return Decision::refuse(not_claimable(task, format!("it is {}", task.status())));
     };
@@ -1106,9 +1010,10 @@ pub(crate) fn claim(
             ties: task.ties(),
             deadline: now.plus_ms(task.spec.timeout_ms),
             slot_max: task.spec.slot.as_ref().map(|slot| slot.max),
-            started: starts,
+            started: by.starts,
+            claim: by.claim,
         },
-        crate::command::Outcome::Leased(lease),
+        Outcome::Leased(lease),
     )
 }
 
@@ -1125,9 +1030,10 @@ pub(crate) fn report(
     };
     let held = match task.lease() {
         Some(held) if held.attempt == lease.attempt && held.worker == lease.worker => held,
+        _ if is_repeated(task, lease, report) => return Decision::answer(Outcome::Done),
         _ => return refuse_late(task, lease),
     };
-    let done = crate::command::Outcome::Done;
+    let done = Outcome::Done;
     match report {
         Report::Started if task.is_started() => Decision::answer(done),
         Report::Started => Decision::event(
@@ -1156,6 +1062,7 @@ pub(crate) fn report(
                     lease: lease.clone(),
                     fraction: *fraction,
                     note: note.clone(),
+                    run: task.spec.of.as_ref().map(|of| of.run),
                 },
                 done,
             )
@@ -1285,7 +1192,7 @@ fn end(
     }
     Decision {
         events,
-        outcome: Ok(crate::command::Outcome::Done),
+        outcome: Ok(Outcome::Done),
     }
 }
 
@@ -1298,7 +1205,7 @@ pub(crate) fn time_out(state: &State, task: &TaskId, now: Time, ids: &mut dyn Id
             end(task, held, AttemptEnd::TimedOut, failure, now, ids)
         }
         // It ended, or was leased anew, since the timer was set.
-        _ => Decision::answer(crate::command::Outcome::Done),
+        _ => Decision::answer(Outcome::Done),
     }
 }
 
@@ -1333,13 +1240,13 @@ pub(crate) fn cancel(state: &State, task: &TaskId, reason: &str) -> Decision {
         return Decision::refuse(unknown(task));
     };
     match task.status() {
-        TaskStatus::Cancelled => Decision::answer(crate::command::Outcome::Done),
+        TaskStatus::Cancelled => Decision::answer(Outcome::Done),
         TaskStatus::Completed | TaskStatus::Failed => {
             let text = format!("{} is {} and cannot be cancelled", task.id, task.status());
             Decision::refuse(Error::new(Code::TaskState, text))
         }
         TaskStatus::Pending | TaskStatus::Assigned | TaskStatus::InProgress => {
-            Decision::event(cancelled(task, reason), crate::command::Outcome::Done)
+            Decision::event(cancelled(task, reason), Outcome::Done)
         }
     }
 }
@@ -1366,7 +1273,7 @@ pub(crate) fn redrive(state: &State, task: &TaskId) -> Decision {
             events.push(redriven(state, task));
             Decision {
                 events,
-                outcome: Ok(crate::command::Outcome::Task(task.id)),
+                outcome: Ok(Outcome::Task(task.id)),
             }
         }
         status => {
@@ -1420,10 +1327,11 @@ pub(crate) fn reassign(state: &State, task: &TaskId, to: &Address, now: Time) ->
     events.push(Event::TaskReassigned {
         task: task.id,
         to: to.clone(),
+        run: task.spec.of.as_ref().map(|of| of.run),
     });
     Decision {
         events,
-        outcome: Ok(crate::command::Outcome::Task(task.id)),
+        outcome: Ok(Outcome::Task(task.id)),
     }
 }
 
@@ -1432,7 +1340,7 @@ pub(crate) fn preempt(state: &State, task: &TaskId, urgent: &TaskId) -> Decision
     let (Some(running), Some(waiting)) = (state.task(task), state.task(urgent)) else {
         return Decision::refuse(unknown(task));
     };
-    let done = Decision::answer(crate::command::Outcome::Done);
+    let done = Decision::answer(Outcome::Done);
     let Some(held) = running.lease() else {
         return done;
     };
@@ -1449,8 +1357,30 @@ pub(crate) fn preempt(state: &State, task: &TaskId, urgent: &TaskId) -> Decision
             lease: running.attempt_ref(held),
             urgent: *urgent,
         },
-        crate::command::Outcome::Done,
+        Outcome::Done,
     )
+}
+
+/// Whether this report was accepted before: a worker whose answer was lost on its way says the same
+/// again, which changes nothing and is no fault.
+fn is_repeated(task: &Task, lease: &AttemptRef, report: &Report) -> bool {
+    let same =
+        |ended: &&EndedAttempt| ended.attempt == lease.attempt && ended.worker == lease.worker;
+    let Some(ended) = task.ended.iter().rev().find(same) else {
+        return false;
+    };
+    match (report, ended.state, &ended.failure) {
+        (Report::Completed { output }, AttemptState::Succeeded, _) => {
+            matches!(&task.state, TaskState::Completed { output: kept, .. } if kept == output)
+        }
+        (Report::Failed { failure }, AttemptState::Failed, Some(kept)) => {
+            *kept == failure.clone().bounded()
+        }
+        (Report::Released { .. }, AttemptState::Cancelled, Some(kept)) => {
+            kept.code == "attempt.released"
+        }
+        _ => false,
+    }
 }
 
 fn refuse_late(task: &Task, lease: &AttemptRef) -> Decision {

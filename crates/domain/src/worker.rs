@@ -10,7 +10,7 @@ use crate::event::{Event, Recorded};
 use crate::id::TaskId;
 use crate::limits::*;
 use crate::name::Name;
-use crate::state::State;
+use crate::state::{Quotas, State};
 use crate::task::{Address, Failure, Task, unknown_worker};
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 /// Where a worker lives, which says how its death is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Home {
     /// In the engine's own process: it dies with it.
@@ -36,6 +37,7 @@ pub enum Home {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WorkerSpec {
     /// Its id, chosen by itself: `worker_1`, `worker_0`, a host name.
@@ -52,6 +54,12 @@ pub struct WorkerSpec {
     /// What it can do, matched without regard to case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<Name>,
+    /// Tools it can use: capabilities too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Name>,
+    /// What it understands to be asked for: capabilities too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intents: Vec<Name>,
     /// The queues it serves.
     #[serde(default = "default_queues")]
     pub queues: Vec<Name>,
@@ -94,6 +102,8 @@ impl WorkerSpec {
             agent_type: default_type(),
             kinds: Vec::new(),
             capabilities: Vec::new(),
+            tools: Vec::new(),
+            intents: Vec::new(),
             queues: default_queues(),
             capacity: 1,
             lease_ms: LEASE_MS_DEFAULT,
@@ -119,6 +129,8 @@ impl WorkerSpec {
         }
         for (what, found) in [
             ("capabilities", self.capabilities.len()),
+            ("tools", self.tools.len()),
+            ("intents", self.intents.len()),
             ("task types", self.kinds.len()),
             ("queues", self.queues.len()),
         ] {
@@ -138,16 +150,18 @@ impl WorkerSpec {
         metadata("metadata entries", &self.metadata)
     }
 
-    /// Whether it can do `capability`, regardless of case.
+    /// Whether it can do `capability`, use that tool or understand that intent, regardless of case.
     pub fn can(&self, capability: &str) -> bool {
-        self.capabilities
-            .iter()
+        [&self.capabilities, &self.tools, &self.intents]
+            .into_iter()
+            .flatten()
             .any(|own| own.eq_ignore_ascii_case(capability))
     }
 }
 
 /// Whether a worker is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
     /// It registered, and nothing was heard to the contrary.
@@ -165,6 +179,7 @@ pub enum Presence {
 
 /// A worker's status as people and filters see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerStatus {
     /// Never heard of.
@@ -274,6 +289,15 @@ impl Worker {
     }
 
     /// # Errors
+    /// [`Code::WorkerSuperseded`] when another process has registered under its id since.
+    pub(crate) fn is_session(&self, session: Option<u64>) -> Result<(), Error> {
+        match session {
+            Some(session) if session != self.spec.session => Err(superseded(&self.spec.id)),
+            _ => Ok(()),
+        }
+    }
+
+    /// # Errors
     /// Why it gets nothing now.
     pub(crate) fn accepts(&self, now: Time) -> Result<(), Error> {
         let id = &self.spec.id;
@@ -311,7 +335,7 @@ impl Worker {
 
     pub(crate) fn evolve(&mut self, recorded: &Recorded) {
         match &recorded.event {
-            Event::WorkerRegistered { spec } => {
+            Event::WorkerRegistered { spec, .. } => {
                 self.spec = Arc::clone(spec);
                 self.presence = Presence::Here;
                 self.registered_at = recorded.at;
@@ -377,8 +401,20 @@ pub(crate) fn register(state: &State, spec: &Arc<WorkerSpec>, now: Time) -> Deci
             return Decision::answer(Outcome::Done);
         }
     }
+    let first = state.worker(&spec.id).is_none();
+    if first {
+        let registered = state.tally().map_or(0, |tally| tally.workers);
+        let quota = state
+            .quotas
+            .workers
+            .map_or(WORKERS_MAX, |quota| quota.min(WORKERS_MAX));
+        if let Err(error) = Quotas::check("workers are known", registered, Some(quota)) {
+            return Decision::refuse(error);
+        }
+    }
     events.push(Event::WorkerRegistered {
         spec: Arc::clone(spec),
+        first,
     });
     Decision {
         events,
@@ -387,10 +423,20 @@ pub(crate) fn register(state: &State, spec: &Arc<WorkerSpec>, now: Time) -> Deci
 }
 
 /// A worker is gone: its tasks go back.
-pub(crate) fn lose(state: &State, worker: &Name, reason: &str, now: Time) -> Decision {
+pub(crate) fn lose(
+    state: &State,
+    worker: &Name,
+    session: Option<u64>,
+    reason: &str,
+    now: Time,
+) -> Decision {
     let Some(known) = state.worker(worker) else {
         return Decision::refuse(unknown_worker(worker));
     };
+    if let Err(error) = known.is_session(session) {
+        // The good-bye of a life that is over must not end the one that followed it.
+        return Decision::refuse(error);
+    }
     if let Presence::Gone { .. } = known.presence {
         return Decision::answer(Outcome::Done);
     }
@@ -409,6 +455,35 @@ fn release(state: &State, worker: &Worker, reason: &str, now: Time) -> Vec<Event
     let held = worker.holds.keys().filter_map(|task| state.task(task));
     held.flat_map(|task| crate::task::lose(task, reason, now))
         .collect()
+}
+
+/// A worker that drained or was in error can work again; one that is gone must register.
+pub(crate) fn ready(state: &State, worker: &Name) -> Decision {
+    let Some(known) = state.worker(worker) else {
+        return Decision::refuse(unknown_worker(worker));
+    };
+    match &known.presence {
+        Presence::Gone { .. } => {
+            let text = format!("worker “{worker}” is unavailable");
+            Decision::refuse(Error::new(Code::WorkerState, text).hint("It must register again."))
+        }
+        Presence::Here if known.error_until.is_none() => Decision::answer(Outcome::Done),
+        Presence::Here | Presence::Draining => Decision::event(
+            Event::WorkerRegistered {
+                spec: Arc::clone(&known.spec),
+                first: false,
+            },
+            Outcome::Done,
+        ),
+    }
+}
+
+/// Another process goes by this id now.
+pub fn superseded(worker: &Name) -> Error {
+    Error::new(
+        Code::WorkerSuperseded,
+        format!("another process registered as worker “{worker}”"),
+    )
 }
 
 /// A worker gets nothing new.

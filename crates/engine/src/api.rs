@@ -1,10 +1,13 @@
 //! The in-process [`Api`]: asks of the wheel, reads beside it.
 
 use crate::ask::Ask;
+use crate::clock::SystemIds;
+use crate::keyring::digest;
 use crate::open::Engine;
 use async_trait::async_trait;
 use domain::blackboard::{Entry, EntryFilter, NewEntry, project};
-use domain::command::{Command, Outcome, RunStart, Submission};
+use domain::command::{Claimant, Command, Outcome, RunStart, Submission};
+use domain::credential::Credential;
 use domain::error::{Code, Error};
 use domain::event::{AttemptRef, Recorded};
 use domain::id::{EntryId, MessageId, RunId, TaskId};
@@ -17,11 +20,13 @@ use domain::run::Run;
 use domain::state::{Key, Row};
 use domain::statistics::Tally;
 use domain::task::{Address, Task, TaskStatus};
-use domain::worker::{Worker, WorkerSpec};
-use protocol::api::{Api, ApiRead, Result, RunQuery, TaskQuery, Work, Worked};
+use domain::worker::{Home, Worker, WorkerSpec};
+use protocol::api::{
+    Api, ApiRead, NewCredential, Result, RunQuery, TaskQuery, Work, Worked, WorkerQuery,
+};
 use protocol::v1::{
-    Assignment, BoardStatistics, Delivered, Page, PoolStatistics, QueueView, RunView, Signal,
-    Statistics, TaskView, WorkerView,
+    Assignment, BoardStatistics, CredentialView, Delivered, Minted, Page, PoolStatistics,
+    QueueView, RunView, Signal, Statistics, TaskView, WorkerView,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +36,10 @@ use tokio::time::{Instant, timeout_at};
 
 /// Rows in a page when nothing is said.
 const PAGE_DEFAULT: usize = 100;
+/// Bytes of chance in a credential's id: enough to tell one from the next.
+const ID_BYTES: usize = 5;
+/// Bytes of chance in a secret: 256 bits, which nobody guesses.
+const SECRET_BYTES: usize = 32;
 /// Longest wait in one request; ask again to wait longer.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
@@ -54,7 +63,10 @@ impl Engine {
     async fn apply(&self, ops: Vec<Op>) -> Result<Vec<Answer>> {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Apply {
-            request: Request { cause: None, ops },
+            request: Request {
+                origin: self.origin.clone(),
+                ops,
+            },
             reply,
         });
         answer.await.map_err(stopped)?
@@ -345,14 +357,37 @@ impl ApiRead for Engine {
         }
     }
 
-    async fn worker_list(&self) -> Result<Vec<WorkerView>> {
+    async fn worker_list(&self, query: WorkerQuery) -> Result<Page<WorkerView>> {
         let now = self.shared.clock.now();
-        let heard = |worker: &Worker| self.shared.hearts.heard(&worker.spec.id);
+        let limit = page_limit(query.limit);
+        let fits = |worker: &&Arc<Worker>| {
+            let spec = &worker.spec;
+            query.after.as_ref().is_none_or(|after| spec.id > *after)
+                && query
+                    .agent_type
+                    .as_ref()
+                    .is_none_or(|wanted| spec.agent_type == *wanted)
+                && query
+                    .capability
+                    .as_ref()
+                    .is_none_or(|wanted| spec.can(wanted))
+        };
+        let view = |worker: &Arc<Worker>| {
+            WorkerView::new(worker, now, self.shared.hearts.heard(&worker.spec.id))
+        };
         let workers = self.workers().await?;
-        Ok(workers
+        let mut items: Vec<WorkerView> = workers
             .iter()
-            .map(|worker| WorkerView::new(worker, now, heard(worker)))
-            .collect())
+            .filter(fits)
+            .map(view)
+            .filter(|view| query.status.is_none_or(|wanted| view.status == wanted))
+            .take(limit + 1)
+            .collect();
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let last = items.last().filter(|_| more);
+        let next = last.map(|worker| worker.worker_id.to_string());
+        Ok(Page { items, next })
     }
 
     async fn pool_list(&self) -> Result<Vec<Pool>> {
@@ -362,6 +397,25 @@ impl ApiRead for Engine {
             _ => None,
         });
         Ok(pools.collect())
+    }
+
+    async fn pool_get(&self, pool: Name) -> Result<Pool> {
+        match self.row(Key::Pool(pool.clone())).await? {
+            Some(Row::Pool(row)) => Ok(Arc::unwrap_or_clone(row)),
+            _ => Err(Error::new(
+                Code::PoolUnknown,
+                format!("there is no pool “{pool}”"),
+            )),
+        }
+    }
+
+    fn home(&self) -> Home {
+        Home::InProcess
+    }
+
+    async fn credential_list(&self) -> Result<Vec<CredentialView>> {
+        let all = self.shared.keyring.all();
+        Ok(all.iter().map(|one| CredentialView::from(&**one)).collect())
     }
 
     async fn pool_statistics(&self, pool: Name) -> Result<PoolStatistics> {
@@ -507,11 +561,19 @@ impl Api for Engine {
         Ok(())
     }
 
-    async fn worker_heartbeat(&self, worker: Name, wait: Duration) -> Result<Vec<Signal>> {
+    async fn worker_heartbeat(
+        &self,
+        worker: Name,
+        session: Option<u64>,
+        wait: Duration,
+    ) -> Result<Vec<Signal>> {
         // A longer wait would end after the lease does.
         let longest = self.shared.hearts.patience(&worker);
         let until = Instant::now() + wait.min(longest);
         loop {
+            if !self.shared.hearts.is_current(&worker, session) {
+                return Err(domain::worker::superseded(&worker));
+            }
             self.shared.hearts.beat(&worker, self.shared.clock.now());
             let Some((signals, wake)) = self.shared.hearts.listen(&worker) else {
                 let text = format!("worker “{worker}” is not registered, or was lost");
@@ -523,8 +585,17 @@ impl Api for Engine {
         }
     }
 
-    async fn worker_leave(&self, worker: Name, reason: String) -> Result<()> {
-        self.done(Command::WorkerLose { worker, reason }).await
+    async fn worker_leave(&self, worker: Name, session: Option<u64>, reason: String) -> Result<()> {
+        let command = Command::WorkerLose {
+            worker,
+            session,
+            reason,
+        };
+        self.done(command).await
+    }
+
+    async fn worker_ready(&self, worker: Name) -> Result<()> {
+        self.done(Command::WorkerReady(worker)).await
     }
 
     async fn worker_drain(&self, worker: Name) -> Result<()> {
@@ -553,21 +624,30 @@ impl Api for Engine {
             Op::Command(Command::TaskReport { lease, report })
         };
         let ops = work.reports.into_iter().map(report).collect();
-        let request = Request { cause: None, ops };
+        let request = Request {
+            origin: self.origin.clone(),
+            ops,
+        };
         let (answers, claimed) = match work.claim {
             None => {
                 let (reply, answer) = oneshot::channel();
                 self.shared.hearts.beat(&worker, self.shared.clock.now());
                 self.ask(Ask::Apply { request, reply });
-                (answer.await.map_err(stopped)??, Vec::new())
+                (answer.await.map_err(stopped)??, Ok(Vec::new()))
             }
             Some(claim) => {
                 let (reply, answer) = oneshot::channel();
+                let by = Claimant {
+                    worker,
+                    session: work.session,
+                    starts: claim.starts,
+                    claim: claim.key,
+                    again: claim.again,
+                };
                 self.ask(Ask::Work {
                     request,
-                    worker,
+                    by,
                     max: claim.max.min(CAPACITY_MAX),
-                    starts: claim.starts,
                     wait_ms: claim.wait_ms.min(WAIT_MAX.as_millis() as u64),
                     reply,
                 });
@@ -578,12 +658,17 @@ impl Api for Engine {
             Answer::Outcome(outcome) => outcome.map(|_| ()),
             _ => Err(unexpected("an outcome")),
         };
+        let (claimed, refused) = match claimed {
+            Ok(claimed) => (claimed, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let tasks = claimed.iter();
         Ok(Worked {
             reports: answers.into_iter().map(outcome).collect(),
-            tasks: claimed
-                .iter()
+            tasks: tasks
                 .filter_map(|claimed| Assignment::new(&claimed.task))
                 .collect(),
+            refused,
         })
     }
 
@@ -591,8 +676,10 @@ impl Api for Engine {
         self.done(Command::QueuePause { queue, paused }).await
     }
 
-    async fn pool_define(&self, pool: Pool) -> Result<()> {
-        self.done(Command::PoolDefine(pool)).await
+    async fn pool_define(&self, pool: Pool, expected: Option<u64>) -> Result<Pool> {
+        let id = pool.id.clone();
+        self.done(Command::PoolDefine { pool, expected }).await?;
+        self.pool_get(id).await
     }
 
     async fn pool_join(&self, pool: Name, worker: Name) -> Result<()> {
@@ -631,6 +718,36 @@ impl Api for Engine {
 
     async fn pool_unreserve(&self, worker: Name, holder: Name) -> Result<()> {
         self.done(Command::PoolUnreserve { worker, holder }).await
+    }
+
+    async fn credential_create(&self, new: NewCredential) -> Result<Minted> {
+        let now = self.shared.clock.now();
+        let id: Name = SystemIds::token(ID_BYTES)?.parse()?;
+        let key = protocol::key::Key::new(
+            self.shared.tenant.clone(),
+            id.clone(),
+            SystemIds::token(SECRET_BYTES)?,
+        );
+        let credential = Credential {
+            id,
+            label: new.label,
+            digest: digest(key.secret()),
+            scopes: new.scopes,
+            created_at: now,
+            expires_at: new.ttl_ms.map(|ms| now.plus_ms(ms)),
+            revoked_at: None,
+        };
+        let view = CredentialView::from(&credential);
+        self.done(Command::CredentialCreate(Arc::new(credential)))
+            .await?;
+        Ok(Minted {
+            credential: view,
+            key: key.reveal(),
+        })
+    }
+
+    async fn credential_revoke(&self, id: Name) -> Result<()> {
+        self.done(Command::CredentialRevoke(id)).await
     }
 
     async fn entry_write(&self, entry: NewEntry) -> Result<EntryId> {
@@ -687,7 +804,11 @@ impl Api for Engine {
     ) -> Result<Vec<Delivered>> {
         let until = Instant::now() + wait.min(WAIT_MAX);
         loop {
-            let wake = match self.shared.relay.postbox().take(&agent, page_limit(max)) {
+            let wake = match self.shared.relay.postbox().take(
+                &agent,
+                page_limit(max),
+                self.shared.clock.now(),
+            ) {
                 Ok(taken) => return Ok(taken),
                 Err(wake) => wake,
             };
@@ -695,7 +816,12 @@ impl Api for Engine {
             tokio::pin!(woken);
             woken.as_mut().enable();
             // A message between the look and here would wake nobody: look again once listening.
-            if let Ok(taken) = self.shared.relay.postbox().take(&agent, page_limit(max)) {
+            if let Ok(taken) =
+                self.shared
+                    .relay
+                    .postbox()
+                    .take(&agent, page_limit(max), self.shared.clock.now())
+            {
                 return Ok(taken);
             }
             if timeout_at(until, woken).await.is_err() {

@@ -1,6 +1,7 @@
 //! What callers put into the wheel's inbox. The inbox is bounded: beyond
 //! [`INBOX_MAX`] a caller is told to come back, instead of the engine's memory growing.
 
+use domain::command::Claimant;
 use domain::error::Error;
 use domain::event::Recorded;
 use domain::name::Name;
@@ -19,8 +20,8 @@ pub const TURN_MAX: usize = 1_000;
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
-/// What became of a worker's reports, and the tasks it got.
-pub type Worked = (Vec<Answer>, Vec<Claimed>);
+/// What became of a worker's reports, and the tasks it got or why it got none.
+pub type Worked = (Vec<Answer>, Result<Vec<Claimed>, Error>);
 
 /// A caller's ask. Each but the last carries the place its answer goes to.
 #[derive(Debug)]
@@ -36,12 +37,10 @@ pub enum Ask {
     Work {
         /// The reports.
         request: Request,
-        /// Who.
-        worker: Name,
+        /// Who, and how.
+        by: Claimant,
         /// Tasks it wants, at most.
         max: u32,
-        /// It starts them at once.
-        starts: bool,
         /// Milliseconds it waits for the first.
         wait_ms: u64,
         /// One answer per report, and the tasks.

@@ -1,5 +1,6 @@
 //! Where time, ids and chance come from when nothing is simulated.
 
+use domain::error::{Code, Error};
 use domain::id::Ids;
 use domain::time::Time;
 use std::sync::Arc;
@@ -40,6 +41,23 @@ impl std::fmt::Debug for Clock {
 /// UUIDv7 from the clock and the operating system's randomness.
 #[derive(Debug, Default)]
 pub struct SystemIds;
+
+impl SystemIds {
+    /// So many bytes of the operating system's randomness, as lower-case letters and digits: nobody
+    /// guesses it.
+    ///
+    /// # Errors
+    /// The operating system gives none.
+    pub(crate) fn token(bytes: usize) -> Result<String, Error> {
+        const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+        // One byte per letter, five bits of it used: simple, and chance is cheap.
+        let mut chance = vec![0; bytes * 8 / 5 + 1];
+        getrandom::fill(&mut chance)
+            .map_err(|fault| Error::new(Code::StoreIo, format!("no randomness: {fault}")))?;
+        let letter = |byte: &u8| char::from(LETTERS[usize::from(byte % 32)]);
+        Ok(chance.iter().map(letter).collect())
+    }
+}
 
 impl Ids for SystemIds {
     fn next(&mut self) -> u128 {

@@ -3,8 +3,9 @@
 //! candidates that the index sorts.
 
 use crate::ask::{Reply, Worked};
-use domain::command::Command;
+use domain::command::{Claimant, Command, Report};
 use domain::error::Error;
+use domain::event::{AttemptRef, Origin};
 use domain::limits::PREEMPT_POINTS;
 use domain::name::Name;
 use domain::state::{Key, Row};
@@ -18,9 +19,9 @@ use store::{Answer, Op, Request, Store};
 /// A worker that waits for work.
 #[derive(Debug)]
 pub(crate) struct Parked {
-    pub(crate) worker: Name,
+    pub(crate) by: Claimant,
     pub(crate) max: u32,
-    pub(crate) starts: bool,
+    pub(crate) origin: Origin,
     pub(crate) until: Time,
     /// What became of the reports that came with the claim.
     pub(crate) answers: Vec<Answer>,
@@ -30,16 +31,24 @@ pub(crate) struct Parked {
 impl Parked {
     pub(crate) fn claim(&self) -> Op {
         Op::Claim {
-            worker: self.worker.clone(),
+            by: self.by.clone(),
             max: self.max,
-            starts: self.starts,
         }
     }
 }
 
+/// A lease that its worker never heard of goes back.
+pub(crate) fn take_back(lease: AttemptRef) -> Request {
+    let report = Report::Released {
+        reason: "its worker hung up before it heard of it".into(),
+        checkpoint: None,
+    };
+    Request::own(vec![Op::Command(Command::TaskReport { lease, report })])
+}
+
 /// The least loaded first; of equals the one that has waited longest.
 pub(crate) fn order(parked: &mut [Parked], store: &mut Store, now: Time) {
-    let mut load = |parked: &Parked| match store.get(&Key::Worker(parked.worker.clone())) {
+    let mut load = |parked: &Parked| match store.get(&Key::Worker(parked.by.worker.clone())) {
         Ok(Some(Row::Worker(worker))) => {
             let busy = worker.spec.capacity.saturating_sub(worker.free(now));
             u64::from(busy) * 1_000 / u64::from(worker.spec.capacity.max(1))
@@ -70,10 +79,7 @@ pub(crate) fn preempt(store: &mut Store, workers: &BTreeSet<Name>, now: Time) ->
         }
         if let Some(task) = in_the_way(store, workers, &waiting, now) {
             let command = Command::TaskPreempt { task, urgent };
-            requests.push(Request {
-                cause: None,
-                ops: vec![Op::Command(command)],
-            });
+            requests.push(Request::own(vec![Op::Command(command)]));
         }
     }
     requests

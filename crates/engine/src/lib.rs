@@ -14,6 +14,7 @@ mod api;
 pub mod ask;
 mod clock;
 mod dispatch;
+pub mod keyring;
 mod open;
 pub mod postbox;
 pub mod relay;
@@ -23,5 +24,6 @@ mod timers;
 pub mod wheel;
 
 pub use clock::{Clock, SystemIds};
-pub use open::{Engine, Place};
+pub use keyring::Keyring;
+pub use open::{Engine, Place, Settings};
 pub use rescue::Hearts;

@@ -2,11 +2,16 @@
 
 use crate::ask::{Ask, INBOX_MAX, TURN_MAX};
 use crate::clock::{Clock, SystemIds};
+use crate::keyring::Keyring;
 use crate::relay::Relay;
 use crate::rescue::Hearts;
 use crate::wheel::Wheel;
 use domain::error::{Code, Error};
+use domain::event::Origin;
 use domain::id::Ids;
+use domain::state::Quotas;
+use domain::time::Time;
+use protocol::key::Tenant;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,8 +61,10 @@ pub(crate) struct Shared {
     inbox: SyncSender<Ask>,
     thread: Mutex<Option<JoinHandle<Result<(), Error>>>>,
     pub(crate) hearts: Hearts,
+    pub(crate) keyring: Keyring,
     pub(crate) relay: Relay,
     pub(crate) clock: Clock,
+    pub(crate) tenant: Tenant,
     readers: Mutex<Vec<Box<dyn Reader>>>,
     reader_factory: Mutex<ReaderFactory>,
 }
@@ -80,6 +87,17 @@ pub(crate) struct Shared {
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) shared: Arc<Shared>,
+    /// On whose behalf this handle asks.
+    pub(crate) origin: Origin,
+}
+
+/// How an engine is opened.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Whose engine it is.
+    pub tenant: Tenant,
+    /// How much may be open in it.
+    pub quotas: Quotas,
 }
 
 impl std::fmt::Debug for Engine {
@@ -95,11 +113,19 @@ impl Engine {
     /// # Errors
     /// The store's own, each saying what to do.
     pub fn open(place: &Place) -> Result<Self, Error> {
+        Self::open_with(place, Settings::default())
+    }
+
+    /// As [`open`](Self::open), for a tenant with its quotas.
+    ///
+    /// # Errors
+    /// The store's own, each saying what to do.
+    pub fn open_with(place: &Place, settings: Settings) -> Result<Self, Error> {
         let backend: Box<dyn Backend> = match place {
             Place::Memory => Box::new(Memory::default()),
             Place::Folder(folder) => Box::new(Sqlite::open(folder)?),
         };
-        Self::start(backend, Box::new(SystemIds), Clock::system())
+        Self::start_with(backend, Box::new(SystemIds), Clock::system(), settings)
     }
 
     /// Opens the store in `folder` beside whoever works with it, to look: every change is refused,
@@ -121,8 +147,19 @@ impl Engine {
         ids: Box<dyn Ids + Send>,
         clock: Clock,
     ) -> Result<Self, Error> {
+        Self::start_with(backend, ids, clock, Settings::default())
+    }
+
+    fn start_with(
+        backend: Box<dyn Backend>,
+        ids: Box<dyn Ids + Send>,
+        clock: Clock,
+        settings: Settings,
+    ) -> Result<Self, Error> {
         let mut wheel = Wheel::over(Store::open(backend, ids)?, clock.now())?;
+        wheel.store().set_quotas(settings.quotas);
         let (hearts, relay) = (wheel.hearts().clone(), wheel.relay().clone());
+        let keyring = wheel.keyring().clone();
         // One reader is opened here to make more from: the wheel's thread owns the store.
         let mut first = Some(wheel.store().reader()?);
         let (inbox, asks) = sync_channel(INBOX_MAX);
@@ -152,12 +189,44 @@ impl Engine {
                 inbox,
                 thread: Mutex::new(Some(thread)),
                 hearts,
+                keyring,
                 relay,
                 clock,
+                tenant: settings.tenant,
                 readers: Mutex::default(),
                 reader_factory: Mutex::new(reader_factory),
             }),
+            origin: Origin::default(),
         })
+    }
+
+    /// The same engine, asked on somebody's behalf: what comes of it says so in the log.
+    #[must_use]
+    pub fn on_behalf(&self, origin: Origin) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            origin,
+        }
+    }
+
+    /// Whose it is.
+    pub fn tenant(&self) -> &Tenant {
+        &self.shared.tenant
+    }
+
+    /// Who may be let in.
+    pub fn keyring(&self) -> &Keyring {
+        &self.shared.keyring
+    }
+
+    /// Its clock.
+    pub fn now(&self) -> Time {
+        self.shared.clock.now()
+    }
+
+    /// The position of the last event, followed.
+    pub fn head(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.shared.relay.follow()
     }
 
     /// Puts an ask into the inbox.

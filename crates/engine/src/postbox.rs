@@ -2,8 +2,10 @@
 //! the process that made it, the messages themselves are in the store and come back from there.
 
 use domain::id::MessageId;
+use domain::limits::MESSAGE_VISIBLE_MS;
 use domain::message::{Delivery, Message, To};
 use domain::name::Name;
+use domain::time::Time;
 use protocol::v1::Delivered;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +18,16 @@ struct Inbox {
     /// Requests that wait for an answer: whoever asks can be answered.
     asking: usize,
     waiting: VecDeque<MessageId>,
+    /// Received and not settled, in the order they were received: when they are offered again.
+    taken: VecDeque<(Time, MessageId)>,
     wake: Arc<Notify>,
+}
+
+impl Inbox {
+    fn forget(&mut self, message: MessageId) {
+        self.waiting.retain(|waiting| *waiting != message);
+        self.taken.retain(|(_, taken)| *taken != message);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -136,7 +147,7 @@ impl Postbox {
     pub(crate) fn settle(&self, message: MessageId, recipient: &Name) {
         let mut content = self.content();
         if let Some(inbox) = content.inboxes.get_mut(recipient) {
-            inbox.waiting.retain(|waiting| *waiting != message);
+            inbox.forget(message);
         }
         if let Some(open) = content.messages.get_mut(&message) {
             open.recipients -= 1;
@@ -151,6 +162,7 @@ impl Postbox {
         if content.messages.contains_key(&message)
             && let Some(inbox) = content.inboxes.get_mut(recipient)
         {
+            inbox.forget(message);
             inbox.waiting.push_back(message);
             inbox.wake.notify_waiters();
         }
@@ -160,7 +172,36 @@ impl Postbox {
         let mut content = self.content();
         content.messages.remove(&message);
         for inbox in content.inboxes.values_mut() {
-            inbox.waiting.retain(|waiting| *waiting != message);
+            inbox.forget(message);
+        }
+    }
+
+    /// Whether somebody has received what it has not settled.
+    pub(crate) fn is_waiting_for_settlement(&self) -> bool {
+        let content = self.content();
+        content
+            .inboxes
+            .values()
+            .any(|inbox| !inbox.taken.is_empty())
+    }
+
+    /// What was received and not settled for too long waits again: its receiver may be gone.
+    pub(crate) fn offer_overdue(&self, now: Time) {
+        let mut content = self.content();
+        let Content { inboxes, messages } = &mut *content;
+        for inbox in inboxes.values_mut() {
+            let before = inbox.waiting.len();
+            while let Some((at, message)) = inbox.taken.front().copied()
+                && at <= now
+            {
+                inbox.taken.pop_front();
+                if messages.contains_key(&message) {
+                    inbox.waiting.push_back(message);
+                }
+            }
+            if inbox.waiting.len() > before {
+                inbox.wake.notify_waiters();
+            }
         }
     }
 
@@ -168,7 +209,7 @@ impl Postbox {
     ///
     /// # Errors
     /// Nothing waits; what wakes the agent when something does.
-    pub fn take(&self, agent: &Name, max: usize) -> Result<Vec<Delivered>, Arc<Notify>> {
+    pub fn take(&self, agent: &Name, max: usize, now: Time) -> Result<Vec<Delivered>, Arc<Notify>> {
         let mut content = self.content();
         let Content { inboxes, messages } = &mut *content;
         let inbox = inboxes.entry(agent.clone()).or_default();
@@ -177,6 +218,7 @@ impl Postbox {
             && let Some(id) = inbox.waiting.pop_front()
         {
             if let Some(open) = messages.get(&id) {
+                inbox.taken.push_back((now.plus_ms(MESSAGE_VISIBLE_MS), id));
                 taken.push(Delivered {
                     id,
                     message: Arc::clone(&open.message),

@@ -107,7 +107,7 @@ impl Relay {
                     hearts.signal(&lease.worker, Signal::Yield { task, attempt });
                     None
                 }
-                Event::MessageSent { message } => {
+                Event::MessageSent { message, .. } => {
                     self.postbox.deliver(message);
                     None
                 }

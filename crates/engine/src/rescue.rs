@@ -22,6 +22,9 @@ const FREED_PER_TURN: usize = 1_000;
 #[derive(Debug)]
 struct Heart {
     heard: Time,
+    /// It was heard by this process, not only known from the log.
+    proven: bool,
+    session: u64,
     lease_ms: u64,
     home: Home,
     signals: VecDeque<Signal>,
@@ -40,21 +43,48 @@ impl Hearts {
 
     /// A worker registered: a sign of life, and how its death would be noticed.
     pub fn register(&self, spec: &WorkerSpec, now: Time) {
+        self.set(spec, now, true);
+    }
+
+    /// The log says that a worker is there: it has a lease's time to show itself.
+    pub(crate) fn expect(&self, spec: &WorkerSpec, now: Time) {
+        self.set(spec, now, false);
+    }
+
+    fn set(&self, spec: &WorkerSpec, now: Time, proven: bool) {
         let mut hearts = self.hearts();
         let heart = hearts.entry(spec.id.clone()).or_insert_with(|| Heart {
             heard: now,
+            proven,
+            session: spec.session,
             lease_ms: spec.lease_ms,
             home: spec.home,
             signals: VecDeque::new(),
             wake: Arc::default(),
         });
         (heart.heard, heart.lease_ms, heart.home) = (now, spec.lease_ms, spec.home);
+        heart.proven |= proven;
+        if heart.session != spec.session {
+            // Whoever listened in the life before shall hear that it is over.
+            heart.session = spec.session;
+            heart.signals.clear();
+            heart.wake.notify_waiters();
+        }
     }
 
     /// A sign of life.
     pub fn beat(&self, worker: &Name, now: Time) {
         if let Some(heart) = self.hearts().get_mut(worker) {
-            heart.heard = now;
+            (heart.heard, heart.proven) = (now, true);
+        }
+    }
+
+    /// Whether this is the worker's current life; one that is not known has none to be wrong about.
+    pub(crate) fn is_current(&self, worker: &Name, session: Option<u64>) -> bool {
+        let hearts = self.hearts();
+        match (session, hearts.get(worker)) {
+            (Some(session), Some(heart)) => heart.session == session,
+            _ => true,
         }
     }
 
@@ -65,7 +95,10 @@ impl Hearts {
     }
 
     pub(crate) fn heard(&self, worker: &Name) -> Option<Time> {
-        self.hearts().get(worker).map(|heart| heart.heard)
+        self.hearts()
+            .get(worker)
+            .filter(|heart| heart.proven)
+            .map(|heart| heart.heard)
     }
 
     pub(crate) fn forget(&self, worker: &Name) {
@@ -118,7 +151,11 @@ pub(crate) fn tick(hearts: &Hearts, store: &mut Store, now: Time) -> Vec<Request
             continue;
         }
         let reason = format!("no heartbeat for {lease_ms} ms");
-        commands.push(Command::WorkerLose { worker, reason });
+        commands.push(Command::WorkerLose {
+            worker,
+            session: None,
+            reason,
+        });
     }
     let mut addressees: Vec<Name> = store.index().addressees().cloned().collect();
     // The index hashes them; the log must not depend on that.
@@ -141,9 +178,6 @@ pub(crate) fn tick(hearts: &Hearts, store: &mut Store, now: Time) -> Vec<Request
             }));
         }
     }
-    let request = |command| Request {
-        cause: None,
-        ops: vec![Op::Command(command)],
-    };
+    let request = |command| Request::own(vec![Op::Command(command)]);
     commands.into_iter().map(request).collect()
 }

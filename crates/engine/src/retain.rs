@@ -46,9 +46,6 @@ pub(crate) fn trim(store: &Store, board: Option<RunId>) -> Vec<Request> {
             entry: entry.id,
             reason: reason.to_owned(),
         })
-        .map(|command| Request {
-            cause: None,
-            ops: vec![Op::Command(command)],
-        })
+        .map(|command| Request::own(vec![Op::Command(command)]))
         .collect()
 }

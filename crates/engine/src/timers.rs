@@ -23,10 +23,7 @@ pub(crate) fn tick(store: &Store, now: Time) -> Vec<Request> {
             Key::Receipt(receipt) => Command::ReceiptForget(receipt),
             _ => return None,
         };
-        Some(Request {
-            cause: None,
-            ops: vec![Op::Command(command)],
-        })
+        Some(Request::own(vec![Op::Command(command)]))
     })
     .collect()
 }

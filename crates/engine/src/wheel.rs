@@ -3,13 +3,14 @@
 
 use crate::ask::{Ask, Reply, Worked};
 use crate::dispatch::{self, Parked};
+use crate::keyring::Keyring;
 use crate::postbox::Postbox;
 use crate::relay::Relay;
 use crate::rescue::Hearts;
 use crate::{rescue, retain, timers};
-use domain::command::Command;
+use domain::command::{Claimant, Command};
 use domain::error::{Code, Error};
-use domain::event::Event;
+use domain::event::{AttemptRef, Event, Origin};
 use domain::id::RunId;
 use domain::message::Message;
 use domain::name::Name;
@@ -35,9 +36,12 @@ const SLEEP_MS_MAX: u64 = 1_000;
 pub struct Wheel {
     store: Store,
     hearts: Hearts,
+    keyring: Keyring,
     relay: Relay,
     workers: BTreeSet<Name>,
     parked: Vec<Parked>,
+    /// Leases whose worker had hung up before it heard of them.
+    undelivered: Vec<AttemptRef>,
     /// Boards that were seen above their bound.
     full_boards: BTreeSet<Option<RunId>>,
     worked_at: Time,
@@ -49,9 +53,9 @@ pub struct Wheel {
 
 /// An answered `Work`, before it is known whether it has to wait.
 struct Working {
-    worker: Name,
+    by: Claimant,
     max: u32,
-    starts: bool,
+    origin: Origin,
     until: Time,
     reply: Reply<Worked>,
 }
@@ -84,6 +88,7 @@ impl Wheel {
     }
 
     fn new(mut store: Store, hearts: Hearts, relay: Relay) -> Result<Self, Error> {
+        let keyring = Keyring::of(&mut store)?;
         let behind = store.settle()?;
         let rows = store.reader()?.rows(&Query::Workers)?;
         let rows = store::overlay(&Query::Workers, rows, behind);
@@ -101,8 +106,10 @@ impl Wheel {
             workers: names.collect(),
             store,
             hearts,
+            keyring,
             relay,
             parked: Vec::new(),
+            undelivered: Vec::new(),
             full_boards: BTreeSet::new(),
             worked_at: Time(0),
             patrol_at: Time(0),
@@ -121,6 +128,11 @@ impl Wheel {
         &self.hearts
     }
 
+    /// Who may be let in.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
     /// Whom it tells.
     pub fn relay(&self) -> &Relay {
         &self.relay
@@ -136,7 +148,11 @@ impl Wheel {
         let due = self.store.index().next_due();
         let parked = self.parked.iter().map(|parked| parked.until).min();
         let flush = (self.store.rows_behind() > 0).then(|| self.worked_at.plus_ms(IDLE_FLUSH_MS));
-        let patrol = (!self.workers.is_empty()).then_some(self.patrol_at);
+        let awake = !self.workers.is_empty() || self.relay.postbox().is_waiting_for_settlement();
+        let patrol = awake.then_some(self.patrol_at);
+        if !self.undelivered.is_empty() {
+            return self.duties_from.since_ms(now);
+        }
         let next = due
             .into_iter()
             .chain(parked)
@@ -175,24 +191,23 @@ impl Wheel {
                 }
                 Ask::Work {
                     mut request,
-                    worker,
+                    by,
                     max,
-                    starts,
                     wait_ms,
                     reply,
                 } => {
-                    self.hearts.beat(&worker, now);
+                    self.hearts.beat(&by.worker, now);
+                    let origin = request.origin.clone();
                     request.ops.push(Op::Claim {
-                        worker: worker.clone(),
+                        by: by.clone(),
                         max,
-                        starts,
                     });
                     requests.push(request);
                     let until = now.plus_ms(wait_ms);
                     waiters.push(Waiter::Worker(Working {
-                        worker,
+                        by,
                         max,
-                        starts,
+                        origin,
                         until,
                         reply,
                     }));
@@ -216,8 +231,18 @@ impl Wheel {
     /// What the wheel does of itself.
     fn duties(&mut self, now: Time) -> Vec<Request> {
         let mut requests = timers::tick(&self.store, now);
+        requests.extend(self.undelivered.drain(..).map(dispatch::take_back));
         if now >= self.patrol_at {
             self.patrol_at = now.plus_ms(PATROL_MS);
+            for parked in self
+                .parked
+                .iter()
+                .filter(|parked| !parked.reply.is_closed())
+            {
+                // Its connection is open: it lives.
+                self.hearts.beat(&parked.by.worker, now);
+            }
+            self.relay.postbox().offer_overdue(now);
             requests.extend(rescue::tick(&self.hearts, &mut self.store, now));
             requests.extend(dispatch::preempt(&mut self.store, &self.workers, now));
         }
@@ -239,7 +264,7 @@ impl Wheel {
         dispatch::order(&mut parked, &mut self.store, now);
         for parked in parked {
             requests.push(Request {
-                cause: None,
+                origin: parked.origin.clone(),
                 ops: vec![parked.claim()],
             });
             waiters.push(Waiter::Parked(parked));
@@ -298,27 +323,26 @@ impl Wheel {
                     _ => Ok(Vec::new()),
                 };
                 let Working {
-                    worker,
+                    by,
                     max,
-                    starts,
+                    origin,
                     until,
                     reply,
                 } = working;
                 match claimed {
                     Ok(claimed) if claimed.is_empty() && max > 0 && until > now => {
                         self.parked.push(Parked {
-                            worker,
+                            by,
                             max,
-                            starts,
+                            origin,
                             until,
                             answers,
                             reply,
                         });
                     }
-                    Ok(claimed) => drop(reply.send(Ok((answers, claimed)))),
-                    // Its reports were applied; only the claim was refused.
                     Err(error) if answers.is_empty() => drop(reply.send(Err(error))),
-                    Err(_) => drop(reply.send(Ok((answers, Vec::new())))),
+                    // Its reports were applied, even if the claim was refused.
+                    claimed => self.hand_over(&by, reply, (answers, claimed)),
                 }
             }
             Waiter::Parked(parked) => match answers.pop() {
@@ -326,18 +350,29 @@ impl Wheel {
                     self.parked.push(parked);
                 }
                 Some(Answer::Claimed(claimed)) => {
-                    let answered = claimed.map(|claimed| (parked.answers, claimed));
-                    let _ = parked.reply.send(answered);
+                    let answered = (parked.answers, claimed);
+                    self.hand_over(&parked.by, parked.reply, answered);
                 }
                 _ => self.parked.push(parked),
             },
         }
     }
 
+    /// Gives a worker its tasks. If it has hung up meanwhile, they go back in the next turn, unless it
+    /// numbered its request: then it will ask for them again.
+    fn hand_over(&mut self, by: &Claimant, reply: Reply<Worked>, worked: Worked) {
+        if let Err(Ok((_, Ok(claimed)))) = reply.send(Ok(worked))
+            && by.claim.is_none()
+        {
+            self.undelivered
+                .extend(claimed.into_iter().map(|claimed| claimed.lease));
+        }
+    }
+
     /// Workers whose wait is over go home with nothing.
     fn send_home(&mut self, now: Time) {
         for parked in self.parked.extract_if(.., |parked| parked.until <= now) {
-            let _ = parked.reply.send(Ok((parked.answers, Vec::new())));
+            let _ = parked.reply.send(Ok((parked.answers, Ok(Vec::new()))));
         }
     }
 
@@ -345,12 +380,17 @@ impl Wheel {
     fn note(&mut self, events: &[domain::event::Recorded]) {
         for recorded in events {
             match &recorded.event {
-                Event::WorkerRegistered { spec } => {
+                Event::CredentialCreated { .. } | Event::CredentialRevoked { .. } => {
+                    self.keyring.note(&recorded.event, recorded.at);
+                }
+                Event::WorkerRegistered { spec, .. } => {
                     self.workers.insert(spec.id.clone());
                     self.hearts.register(spec, recorded.at);
                 }
                 Event::WorkerLost { worker, .. } => self.hearts.forget(worker),
-                Event::EntryWritten { entry } if retain::is_over(&mut self.store, entry.run) => {
+                Event::EntryWritten { entry, .. }
+                    if retain::is_over(&mut self.store, entry.run) =>
+                {
                     self.full_boards.insert(entry.run);
                 }
                 _ => {}
@@ -447,15 +487,16 @@ impl Wheel {
             if matches!(worker.presence, Presence::Gone { .. }) {
                 continue;
             }
-            self.hearts.register(&worker.spec, now);
+            self.hearts.expect(&worker.spec, now);
             if rescue::died_with_its_process(&worker) {
                 let worker = worker.spec.id.clone();
                 let reason = "its process ended".to_owned();
-                let command = Command::WorkerLose { worker, reason };
-                requests.push(Request {
-                    cause: None,
-                    ops: vec![Op::Command(command)],
-                });
+                let command = Command::WorkerLose {
+                    worker,
+                    session: None,
+                    reason,
+                };
+                requests.push(Request::own(vec![Op::Command(command)]));
             }
         }
         let waiters = requests.iter().map(|_| Waiter::Nobody).collect();

@@ -2,12 +2,13 @@
 //! [`ApiRead`], so that it cannot write by type.
 
 use crate::v1::{
-    Assignment, BoardStatistics, Delivered, Page, PoolStatistics, QueueView, RunView, Signal,
-    Statistics, TaskView, WorkerView,
+    Assignment, BoardStatistics, CredentialView, Delivered, Minted, Page, PoolStatistics,
+    QueueView, RunView, Signal, Statistics, TaskView, WorkerView,
 };
 use async_trait::async_trait;
 use domain::blackboard::{Entry, EntryFilter, NewEntry};
 use domain::command::{Report, RunStart, Submission};
+use domain::credential::Scope;
 use domain::error::Error;
 use domain::event::Recorded;
 use domain::id::{EntryId, MessageId, RunId, TaskId};
@@ -17,7 +18,7 @@ use domain::name::Name;
 use domain::pool::Pool;
 use domain::run::RunStatus;
 use domain::task::{Address, TaskStatus};
-use domain::worker::WorkerSpec;
+use domain::worker::{Home, WorkerSpec, WorkerStatus};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ pub struct RunQuery {
 
 /// A worker asks for tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
     /// At most so many.
@@ -66,6 +68,27 @@ pub struct Claim {
     /// Milliseconds to wait for the first.
     #[serde(default)]
     pub wait_ms: u64,
+    /// The worker's own number of this request, new for each: the same number with `again`, because
+    /// the answer was lost, gives the same tasks again. Without one, tasks whose answer could not be
+    /// delivered go back at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<u64>,
+    /// It was asked before under this number.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
+}
+
+impl Claim {
+    /// A claim of at most `max` tasks that are begun at once, waiting `wait_ms` for the first.
+    pub fn new(max: u32, wait_ms: u64) -> Self {
+        Self {
+            max,
+            starts: true,
+            wait_ms,
+            key: None,
+            again: false,
+        }
+    }
 }
 
 /// Everything a worker says at once: what became of its tasks, and what it wants next. One request,
@@ -75,6 +98,9 @@ pub struct Claim {
 pub struct Work {
     /// Who speaks.
     pub worker: Name,
+    /// In which of its lives, as it registered; another life's claims are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
     /// What became of which attempt.
     #[serde(default)]
     pub reports: Vec<(TaskId, u32, Report)>,
@@ -90,6 +116,39 @@ pub struct Worked {
     pub reports: Vec<std::result::Result<(), Error>>,
     /// The tasks it holds now in addition.
     pub tasks: Vec<Assignment>,
+    /// Why the claim was refused, when it was; the reports stand all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Error>,
+}
+
+/// Which workers to list, by id.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerQuery {
+    /// Only of this agent type.
+    pub agent_type: Option<Name>,
+    /// Only those that can do this, use this tool or understand this intent; case does not matter.
+    pub capability: Option<Name>,
+    /// Only with this status.
+    pub status: Option<WorkerStatus>,
+    /// After this one: [`Page::next`] of the page before.
+    pub after: Option<Name>,
+    /// At most so many; 0 means 100.
+    pub limit: usize,
+}
+
+/// A credential to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewCredential {
+    /// What people call it; the audit trail names it.
+    pub label: Name,
+    /// What it is good for.
+    pub scopes: Vec<Scope>,
+    /// Milliseconds until it ends by itself; without, it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
 }
 
 /// Reading. Every method's errors are the domain's: an unknown id is an error with a code, never an
@@ -113,10 +172,12 @@ pub trait ApiRead: Send + Sync {
     async fn run_list(&self, query: RunQuery) -> Result<Page<RunView>>;
     /// One worker; one that was never heard of is an error.
     async fn worker_get(&self, worker: Name) -> Result<WorkerView>;
-    /// All workers.
-    async fn worker_list(&self) -> Result<Vec<WorkerView>>;
+    /// Workers.
+    async fn worker_list(&self, query: WorkerQuery) -> Result<Page<WorkerView>>;
     /// All pools.
     async fn pool_list(&self) -> Result<Vec<Pool>>;
+    /// One pool, with its version.
+    async fn pool_get(&self, pool: Name) -> Result<Pool>;
     /// A pool's statistics.
     async fn pool_statistics(&self, pool: Name) -> Result<PoolStatistics>;
     /// The statistics, a consistent snapshot.
@@ -129,6 +190,10 @@ pub trait ApiRead: Send + Sync {
     async fn message_get(&self, message: MessageId) -> Result<Message>;
     /// Messages, oldest first.
     async fn message_list(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<Message>>;
+    /// Where a worker that speaks through this lives, which says how its death is noticed.
+    fn home(&self) -> Home;
+    /// All credentials, revoked ones included, without their secrets.
+    async fn credential_list(&self) -> Result<Vec<CredentialView>>;
     /// Events after a position, at most `limit`, without a gap.
     async fn event_list(&self, after: u64, limit: usize) -> Result<Vec<Recorded>>;
     /// The last event's position, as soon as it is greater than `after` or `wait` is over.
@@ -157,9 +222,19 @@ pub trait Api: ApiRead {
     /// Registers a worker, or changes what it says about itself.
     async fn worker_register(&self, worker: WorkerSpec) -> Result<()>;
     /// Proof of life; answers with what the worker must know, at once or within `wait`.
-    async fn worker_heartbeat(&self, worker: Name, wait: Duration) -> Result<Vec<Signal>>;
-    /// A worker says good-bye, or is known to be dead: what it holds goes back at once.
-    async fn worker_leave(&self, worker: Name, reason: String) -> Result<()>;
+    /// `session` is the life that speaks; [`WorkerSuperseded`](domain::error::Code::WorkerSuperseded)
+    /// when another has registered since.
+    async fn worker_heartbeat(
+        &self,
+        worker: Name,
+        session: Option<u64>,
+        wait: Duration,
+    ) -> Result<Vec<Signal>>;
+    /// A worker says good-bye, or is known to be dead: what it holds goes back at once. With a
+    /// `session`, only if that is still its current life.
+    async fn worker_leave(&self, worker: Name, session: Option<u64>, reason: String) -> Result<()>;
+    /// A worker that drained, or was in error, can work again.
+    async fn worker_ready(&self, worker: Name) -> Result<()>;
     /// A worker finishes what it has and gets nothing new.
     async fn worker_drain(&self, worker: Name) -> Result<()>;
     /// A worker cannot work for now.
@@ -168,8 +243,9 @@ pub trait Api: ApiRead {
     async fn work(&self, work: Work) -> Result<Worked>;
     /// Pauses or resumes a queue.
     async fn queue_pause(&self, queue: Name, paused: bool) -> Result<()>;
-    /// Defines a pool, or changes its strategy.
-    async fn pool_define(&self, pool: Pool) -> Result<()>;
+    /// Defines a pool, or changes its strategy. With `expected`, only when that is its version now (0:
+    /// it does not exist yet); [`VersionStale`](domain::error::Code::VersionStale) otherwise.
+    async fn pool_define(&self, pool: Pool, expected: Option<u64>) -> Result<Pool>;
     /// Adds a registered worker to a pool.
     async fn pool_join(&self, pool: Name, worker: Name) -> Result<()>;
     /// Removes a worker from a pool and drains it.
@@ -184,6 +260,10 @@ pub trait Api: ApiRead {
     ) -> Result<Name>;
     /// Gives the room back.
     async fn pool_unreserve(&self, worker: Name, holder: Name) -> Result<()>;
+    /// Makes a credential; its secret is in the answer and nowhere else.
+    async fn credential_create(&self, new: NewCredential) -> Result<Minted>;
+    /// Ends a credential for good.
+    async fn credential_revoke(&self, id: Name) -> Result<()>;
     /// Writes on a blackboard.
     async fn entry_write(&self, entry: NewEntry) -> Result<EntryId>;
     /// Compare-and-set: takes an entry, or gives it back.
@@ -216,4 +296,26 @@ pub trait Api: ApiRead {
     /// Sends a message and waits for the one that answers it (whose correlation is its id); a late
     /// answer stays in the asker's inbox.
     async fn message_request(&self, message: NewMessage, wait: Duration) -> Result<Delivered>;
+}
+
+/// Every worker, page by page.
+///
+/// # Errors
+/// The contract's own.
+pub async fn worker_list_all(api: &(impl ApiRead + ?Sized)) -> Result<Vec<WorkerView>> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let query = WorkerQuery {
+            after,
+            limit: domain::limits::PAGE_MAX,
+            ..WorkerQuery::default()
+        };
+        let page = api.worker_list(query).await?;
+        all.extend(page.items);
+        after = match page.next {
+            None => return Ok(all),
+            Some(next) => Some(next.parse()?),
+        };
+    }
 }

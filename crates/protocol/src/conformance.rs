@@ -197,11 +197,14 @@ async fn register(api: &Subject, spec: WorkerSpec) {
 fn claiming(worker: &str, max: u32, wait_ms: u64) -> Work {
     Work {
         worker: name(worker),
+        session: None,
         reports: Vec::new(),
         claim: Some(Claim {
             max,
             starts: true,
             wait_ms,
+            key: None,
+            again: false,
         }),
     }
 }
@@ -220,10 +223,13 @@ async fn take(api: &Subject, worker: &str) -> Assignment {
 async fn report(api: &Subject, worker: &str, held: &Assignment, report: Report) -> Result<()> {
     let work = Work {
         worker: name(worker),
+        session: None,
         reports: vec![(held.task_id, held.attempt, report)],
         claim: None,
     };
-    let Worked { mut reports, tasks } = api.work(work).await.unwrap();
+    let Worked {
+        mut reports, tasks, ..
+    } = api.work(work).await.unwrap();
     assert_eq!((reports.len(), tasks.len()), (1, 0));
     reports.remove(0)
 }
@@ -283,6 +289,7 @@ async fn start(api: &Subject, goal: &str, steps: Value, crew: &[&str]) -> RunId 
         },
         metadata: Default::default(),
         key: None,
+        trace: None,
     };
     api.run_start(run).await.unwrap()
 }

@@ -7,7 +7,10 @@
 
 pub mod api;
 pub mod conformance;
+pub mod key;
+pub mod problem;
 pub mod v1;
+pub mod wire;
 
 pub use api::{Api, ApiRead};
 pub use domain::error::{Code, Error};

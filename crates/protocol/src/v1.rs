@@ -2,6 +2,7 @@
 //! reading (why a task waits, whether a worker is there).
 
 use domain::blackboard::Entry;
+use domain::credential::{Credential, Scope};
 use domain::graph::Graph;
 use domain::id::{MessageId, RunId, TaskId};
 use domain::json::Json;
@@ -13,13 +14,15 @@ use domain::task::{
     Address, EndedAttempt, Failure, Priority, Progress, Task, TaskState, TaskStatus, Waits,
 };
 use domain::time::Time;
-use domain::worker::{Presence, Worker, WorkerStatus};
+use domain::trace::TraceParent;
+use domain::worker::{Home, Presence, Worker, WorkerStatus};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A page of a list, and where the next one begins.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Page<T> {
     /// The rows.
     pub items: Vec<T>,
@@ -30,6 +33,7 @@ pub struct Page<T> {
 
 /// A task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TaskView {
     /// Its id.
     pub task_id: TaskId,
@@ -150,6 +154,7 @@ impl TaskView {
 
 /// How many tasks stand where.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Counts {
     /// All.
     pub total: u32,
@@ -174,6 +179,7 @@ impl Counts {
 
 /// A step of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct StepView {
     /// Its name.
     pub step: Name,
@@ -188,6 +194,7 @@ pub struct StepView {
 
 /// What an open run waits for, and who can do something about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RunWaits {
     /// What.
     pub what: String,
@@ -197,6 +204,7 @@ pub struct RunWaits {
 
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RunView {
     /// Its id.
     pub run_id: RunId,
@@ -319,6 +327,7 @@ impl From<&Run> for RunView {
 
 /// A worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct WorkerView {
     /// Its id.
     pub worker_id: Name,
@@ -335,6 +344,12 @@ pub struct WorkerView {
     pub current_task_count: u32,
     /// What it can do.
     pub capabilities: Vec<Name>,
+    /// Tools it can use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Name>,
+    /// What it understands to be asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intents: Vec<Name>,
     /// The queues it serves.
     pub queues: Vec<Name>,
     /// Attempts that succeeded.
@@ -355,8 +370,12 @@ pub struct WorkerView {
 }
 
 impl WorkerView {
-    /// A worker as it is seen at `now`.
+    /// A worker as it is seen at `now`. One elsewhere that the log says is there, but that this
+    /// process has not heard yet, is `unknown`.
     pub fn new(worker: &Worker, now: Time, last_heartbeat: Option<Time>) -> Self {
+        let unheard = worker.spec.home == Home::Remote
+            && last_heartbeat.is_none()
+            && !matches!(worker.presence, Presence::Gone { .. });
         let reason = match &worker.presence {
             Presence::Gone { reason, .. } => Some(reason.clone()),
             Presence::Here | Presence::Draining => None,
@@ -364,11 +383,17 @@ impl WorkerView {
         Self {
             worker_id: worker.spec.id.clone(),
             agent_type: worker.spec.agent_type.clone(),
-            status: worker.status(now),
+            status: if unheard {
+                WorkerStatus::Unknown
+            } else {
+                worker.status(now)
+            },
             reason,
             capacity: worker.spec.capacity,
             current_task_count: worker.holds.len() as u32,
             capabilities: worker.spec.capabilities.clone(),
+            tools: worker.spec.tools.clone(),
+            intents: worker.spec.intents.clone(),
             queues: worker.spec.queues.clone(),
             completed: worker.completed,
             failed: worker.failed,
@@ -390,6 +415,7 @@ fn mean(sum: u64, count: u64) -> f64 {
 
 /// The supervisor's statistics, exact after every restart.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Statistics {
     /// Tasks ever accepted: the sum of the six that follow.
     pub total_tasks_submitted: u64,
@@ -452,6 +478,7 @@ impl Statistics {
 
 /// A pool's statistics.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PoolStatistics {
     /// Members.
     pub total_workers: u64,
@@ -490,6 +517,7 @@ impl PoolStatistics {
 
 /// A queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct QueueView {
     /// Its name.
     pub queue: Name,
@@ -503,6 +531,7 @@ pub struct QueueView {
 
 /// A task given to a worker: all it needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Assignment {
     /// The task.
     pub task_id: TaskId,
@@ -519,6 +548,8 @@ pub struct Assignment {
     pub deadline: Time,
     /// What comes first.
     pub priority: Priority,
+    /// Where this attempt stands in the distributed trace: a W3C `traceparent`.
+    pub trace: TraceParent,
     /// The run, step and item, when it has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<RunId>,
@@ -546,6 +577,7 @@ impl Assignment {
             checkpoint: task.checkpoint.clone(),
             deadline: lease.deadline,
             priority: task.spec.priority,
+            trace: task.trace_of(lease.attempt),
             run_id: of.map(|of| of.run),
             step: of.map(|of| of.step.clone()),
             item: of.map(|of| of.item),
@@ -556,6 +588,7 @@ impl Assignment {
 
 /// What a worker is told about a task it holds, or held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case", tag = "signal")]
 pub enum Signal {
     /// Stop: the attempt has ended, whatever comes of it is refused.
@@ -578,6 +611,7 @@ pub enum Signal {
 
 /// A message for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Delivered {
     /// Its id.
     pub id: MessageId,
@@ -585,8 +619,61 @@ pub struct Delivered {
     pub message: Arc<Message>,
 }
 
+/// A credential, without anything that could be used in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct CredentialView {
+    /// Its id, which the key that its bearer shows has in it.
+    pub id: Name,
+    /// What people call it.
+    pub label: Name,
+    /// What it is good for.
+    pub scopes: Vec<Scope>,
+    /// When it was made.
+    pub created_at: Time,
+    /// When it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Time>,
+}
+
+impl From<&Credential> for CredentialView {
+    fn from(credential: &Credential) -> Self {
+        Self {
+            id: credential.id.clone(),
+            label: credential.label.clone(),
+            scopes: credential.scopes.clone(),
+            created_at: credential.created_at,
+            expires_at: credential.expires_at,
+            revoked_at: credential.revoked_at,
+        }
+    }
+}
+
+/// A credential that was just made.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Minted {
+    /// The credential.
+    pub credential: CredentialView,
+    /// The key to show: kept nowhere, so keep it now.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Minted {
+    /// Without the key, so that no log has it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Minted")
+            .field("credential", &self.credential)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What stands on a board.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct BoardStatistics {
     /// Entries that have not expired, those that tasks show of themselves included.
     pub entries: u64,

@@ -249,6 +249,7 @@ impl Scenario {
             crew,
             metadata: Default::default(),
             key: Some(name(format!("key of {goal}"))),
+            trace: None,
         };
         self.act(at_ms, Vec::new(), What::Start(Box::new(new)));
     }
@@ -536,11 +537,15 @@ fn pools(s: &mut Scenario, size: u64) {
         .iter()
         .map(|worker| worker.id.clone())
         .collect::<Vec<_>>();
-    let define = Command::PoolDefine(Pool {
-        id: pool.clone(),
-        strategy: Strategy::LeastLoaded,
-        members: members[..2].to_vec(),
-    });
+    let define = Command::PoolDefine {
+        pool: Pool {
+            id: pool.clone(),
+            strategy: Strategy::LeastLoaded,
+            members: members[..2].to_vec(),
+            version: 0,
+        },
+        expected: None,
+    };
     s.act(300, Vec::new(), What::Ask(define));
     let (of, worker) = (pool.clone(), members[2].clone());
     s.act(

@@ -3,7 +3,7 @@
 
 use crate::check::{Effect, Told};
 use crate::fault::Chance;
-use domain::command::{Command, Report};
+use domain::command::{Claimant, Command, Report};
 use domain::error::{Code, Error};
 use domain::event::AttemptRef;
 use domain::id::TaskId;
@@ -59,7 +59,7 @@ pub(crate) fn apply(inbox: &mut Vec<Ask>, commands: Vec<Command>) -> Reply<Vec<A
     let (reply, answer) = channel();
     let ops = commands.into_iter().map(Op::Command).collect();
     inbox.push(Ask::Apply {
-        request: Request { cause: None, ops },
+        request: Request::own(ops),
         reply,
     });
     answer
@@ -228,7 +228,11 @@ impl Hand {
         }
         if self.must_leave && self.leaving.is_none() && scene.wheel.is_some() {
             let (worker, reason) = (self.spec.id.clone(), "its thread ended".to_owned());
-            let command = Command::WorkerLose { worker, reason };
+            let command = Command::WorkerLose {
+                worker,
+                session: None,
+                reason,
+            };
             self.leaving = Some(apply(scene.inbox, vec![command]));
         }
     }
@@ -252,6 +256,7 @@ impl Hand {
                 accept(sent, answers, scene.told);
                 claimed
                     .into_iter()
+                    .flatten()
                     .for_each(|claimed| self.begin(claimed, scene));
             }
             Heard::Error(error) => {
@@ -397,10 +402,9 @@ impl Hand {
             self.sent_with_claim = std::mem::take(&mut self.reports);
             let ops = commands(&self.sent_with_claim).map(Op::Command).collect();
             scene.inbox.push(Ask::Work {
-                request: Request { cause: None, ops },
-                worker: self.spec.id.clone(),
+                request: Request::own(ops),
+                by: Claimant::new(self.spec.id.clone(), self.chance.one_in(2)),
                 max: free,
-                starts: self.chance.one_in(2),
                 wait_ms: self.chance.between(0, 1_500),
                 reply,
             });

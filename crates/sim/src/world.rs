@@ -785,7 +785,7 @@ impl World {
             if self.now.since_ms(self.began) < listener.from_ms {
                 continue;
             }
-            if let Ok(taken) = wheel.relay().postbox().take(&listener.name, 3) {
+            if let Ok(taken) = wheel.relay().postbox().take(&listener.name, 3, self.now) {
                 for delivered in taken {
                     let input = delivered.message.payload.value();
                     let fails = input["fails"] == true || self.chance.one_in(8);

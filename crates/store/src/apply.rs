@@ -11,15 +11,15 @@
 use crate::chain;
 use crate::index::{Index, Seen};
 use crate::{Backend, Commit, Frame, Head, Reader};
-use domain::command::{Command, Outcome, follow_up};
+use domain::command::{Claimant, Command, Outcome, follow_up};
 use domain::decide::decide;
 use domain::error::{Code, Error};
-use domain::event::{AttemptRef, Event, Recorded};
+use domain::event::{AttemptRef, Event, Origin, Recorded};
 use domain::id::Ids;
-use domain::name::Name;
-use domain::state::{Key, Row, Rows, State};
+use domain::state::{Key, Quotas, Row, Rows, State};
 use domain::task::Task;
 use domain::time::Time;
+use domain::worker::Worker;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -42,12 +42,10 @@ pub enum Op {
     Command(Command),
     /// As many tasks as a worker may have, at most `max`.
     Claim {
-        /// Who.
-        worker: Name,
+        /// Who, and how.
+        by: Claimant,
         /// At most so many.
         max: u32,
-        /// It starts them at once.
-        starts: bool,
     },
     /// The current form of a row.
     Get(Key),
@@ -56,10 +54,20 @@ pub enum Op {
 /// Things asked for together, in order, by one caller.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// How the caller names it: the correlation id of its events.
-    pub cause: Option<Name>,
+    /// Where it comes from, for its events.
+    pub origin: Origin,
     /// The things.
     pub ops: Vec<Op>,
+}
+
+impl Request {
+    /// What the engine asks of itself, or a caller that does not say who it is.
+    pub fn own(ops: Vec<Op>) -> Self {
+        Self {
+            origin: Origin::default(),
+            ops,
+        }
+    }
 }
 
 /// A task that was leased, with all its holder needs.
@@ -186,6 +194,11 @@ impl Store {
         }
     }
 
+    /// Sets what the tenant may have open.
+    pub fn set_quotas(&mut self, quotas: Quotas) {
+        self.state.quotas = quotas;
+    }
+
     /// Makes the write-behind window and the cache small, so that tests meet their edges.
     pub fn set_windows(&mut self, rows_loaded_max: usize, rows_behind_max: usize) {
         self.rows_loaded_max = rows_loaded_max;
@@ -296,7 +309,7 @@ impl Store {
         for request in requests {
             let mut own = Vec::with_capacity(request.ops.len());
             for op in &request.ops {
-                match self.run(op, request.cause.as_ref(), now) {
+                match self.run(op, &request.origin, now) {
                     Ok(answer) => own.push(answer),
                     Err(error) => {
                         self.undo();
@@ -317,14 +330,10 @@ impl Store {
         Ok(Applied { answers, events })
     }
 
-    fn run(&mut self, op: &Op, cause: Option<&Name>, now: Time) -> Result<Answer, Error> {
+    fn run(&mut self, op: &Op, origin: &Origin, now: Time) -> Result<Answer, Error> {
         Ok(match op {
-            Op::Command(command) => Answer::Outcome(self.command(command, cause, now)?),
-            Op::Claim {
-                worker,
-                max,
-                starts,
-            } => Answer::Claimed(self.claim(worker, *max, *starts, cause, now)?),
+            Op::Command(command) => Answer::Outcome(self.command(command, origin, now)?),
+            Op::Claim { by, max } => Answer::Claimed(self.claim(by, *max, origin, now)?),
             Op::Get(key) => Answer::Row(Ok(self.get(key)?)),
         })
     }
@@ -333,11 +342,11 @@ impl Store {
     fn command(
         &mut self,
         command: &Command,
-        cause: Option<&Name>,
+        origin: &Origin,
         now: Time,
     ) -> Result<Result<Outcome, Error>, Error> {
         let mut runs = Vec::new();
-        let outcome = self.decide(command, cause, now, &mut runs)?;
+        let outcome = self.decide(command, origin, now, &mut runs)?;
         let mut moves = 0;
         while let Some(key) = runs.pop() {
             while let Some(next) = follow_up(&self.state, &key, now) {
@@ -345,7 +354,7 @@ impl Store {
                 if moves > MOVES_MAX {
                     return Err(Error::new(Code::Internal, "a run does not come to rest"));
                 }
-                if let Err(error) = self.decide(&next, cause, now, &mut Vec::new())? {
+                if let Err(error) = self.decide(&next, origin, now, &mut Vec::new())? {
                     return Err(Error::new(
                         Code::Internal,
                         format!("a run's move failed: {error}"),
@@ -359,7 +368,7 @@ impl Store {
     fn decide(
         &mut self,
         command: &Command,
-        cause: Option<&Name>,
+        origin: &Origin,
         now: Time,
         runs: &mut Vec<Key>,
     ) -> Result<Result<Outcome, Error>, Error> {
@@ -376,7 +385,7 @@ impl Store {
         self.batch.keys = keys;
         let decision = decide(&self.state, command, now, &mut *self.ids);
         for event in decision.events {
-            self.record(event, cause, now, runs)?;
+            self.record(event, origin, now, runs)?;
         }
         Ok(decision.outcome)
     }
@@ -385,7 +394,7 @@ impl Store {
     fn record(
         &mut self,
         event: Event,
-        cause: Option<&Name>,
+        origin: &Origin,
         now: Time,
         runs: &mut Vec<Key>,
     ) -> Result<(), Error> {
@@ -393,7 +402,8 @@ impl Store {
         let recorded = Recorded {
             position,
             at: now,
-            cause: cause.cloned(),
+            cause: origin.cause.clone(),
+            by: origin.by.clone(),
             event,
         };
         let mut keys = std::mem::take(&mut self.batch.keys);
@@ -451,17 +461,26 @@ impl Store {
     /// The first tasks in line that `decide` gives this worker.
     fn claim(
         &mut self,
-        worker: &Name,
+        by: &Claimant,
         max: u32,
-        starts: bool,
-        cause: Option<&Name>,
+        origin: &Origin,
         now: Time,
     ) -> Result<Result<Vec<Claimed>, Error>, Error> {
-        let key = Key::Worker(worker.clone());
+        let key = Key::Worker(by.worker.clone());
         self.load(std::slice::from_ref(&key))?;
         let Some(Row::Worker(holder)) = self.state.get(&key) else {
-            let text = format!("there is no worker “{worker}”");
+            let text = format!("there is no worker “{}”", by.worker);
             return Ok(Err(Error::new(Code::WorkerUnknown, text)));
+        };
+        if by.again {
+            let holder = Arc::clone(holder);
+            let again = self.claimed_before(&holder, by)?;
+            if !again.is_empty() {
+                return Ok(Ok(again));
+            }
+        }
+        let Some(Row::Worker(holder)) = self.state.get(&key) else {
+            return Ok(Ok(Vec::new()));
         };
         let classes = self.index.eligible(&holder.spec);
         // A long queue's tasks are not loaded: read all that this claim will look at together.
@@ -480,10 +499,9 @@ impl Store {
             after = Some(turn);
             let command = Command::TaskClaim {
                 task: turn.2,
-                worker: worker.clone(),
-                starts,
+                by: by.clone(),
             };
-            match self.command(&command, cause, now)? {
+            match self.command(&command, origin, now)? {
                 Ok(Outcome::Leased(lease)) => {
                     if let Some(Row::Task(task)) = self.state.get(&Key::Task(lease.task)) {
                         let task = Arc::clone(task);
@@ -497,6 +515,26 @@ impl Store {
             }
         }
         Ok(Ok(claimed))
+    }
+
+    /// What this very request got before: its answer was lost on its way.
+    fn claimed_before(&mut self, holder: &Worker, by: &Claimant) -> Result<Vec<Claimed>, Error> {
+        let keys: Vec<Key> = holder.holds.keys().map(|task| Key::Task(*task)).collect();
+        self.load(&keys)?;
+        let held = keys.iter().filter_map(|key| match self.state.get(key) {
+            Some(Row::Task(task)) => Some((task, task.lease()?)),
+            _ => None,
+        });
+        let same = held.filter(|(_, lease)| lease.claim == by.claim);
+        let claimed = same.map(|(task, lease)| Claimed {
+            lease: AttemptRef {
+                task: task.id,
+                attempt: lease.attempt,
+                worker: lease.worker.clone(),
+            },
+            task: Arc::clone(task),
+        });
+        Ok(claimed.collect())
     }
 
     fn load(&mut self, keys: &[Key]) -> Result<(), Error> {
@@ -682,8 +720,8 @@ fn creates(event: &Event, key: &Key) -> bool {
     match (event, key) {
         (Event::TaskSubmitted { task, .. }, Key::Task(key)) => task == key,
         (Event::RunStarted { run, .. }, Key::Run(key)) => run == key,
-        (Event::EntryWritten { entry }, Key::Entry(key)) => entry.id == *key,
-        (Event::MessageSent { message }, Key::Message(key)) => message.id == *key,
+        (Event::EntryWritten { entry, .. }, Key::Entry(key)) => entry.id == *key,
+        (Event::MessageSent { message, .. }, Key::Message(key)) => message.id == *key,
         _ => false,
     }
 }

@@ -8,7 +8,7 @@ pub mod script;
 use crate::replay::replay;
 use crate::{Answer, Backend, Commit, Frame, Op, Query, Request, Store, StoredFrame, chain};
 use domain::blackboard::NewEntry;
-use domain::command::{Command, Outcome, Report, Submission};
+use domain::command::{Claimant, Command, Outcome, Report, Submission};
 use domain::error::{Error, Who};
 use domain::event::{Event, Recorded};
 use domain::id::{EntryId, TaskId};
@@ -79,7 +79,7 @@ fn submit(kind: &'static str) -> Op {
 }
 
 fn request(ops: Vec<Op>) -> Request {
-    Request { cause: None, ops }
+    Request::own(ops)
 }
 
 /// Applies and answers, one answer an op.
@@ -184,6 +184,7 @@ impl Writer {
                 position,
                 at: NOW,
                 cause: None,
+                by: None,
                 event: event.clone(),
             };
             serde_json::to_writer(&mut body, &event).unwrap();
@@ -397,6 +398,7 @@ fn kind(key: &Key) -> &'static str {
         Key::Slot(_) => "slot",
         Key::Pool(_) => "pool",
         Key::Receipt(_) => "receipt",
+        Key::Credential(_) => "credential",
         Key::Entry(_) => "entry",
         Key::Board(_) => "board",
         Key::Message(_) => "message",
@@ -480,6 +482,7 @@ fn queries(limit: usize) -> Vec<Query> {
         },
         Query::Workers,
         Query::Pools,
+        Query::Credentials,
         Query::Queues,
         Query::Tally,
         Query::Entries { run: None, limit },
@@ -531,6 +534,7 @@ fn belongs(query: &Query, key: &Key, row: &Row) -> bool {
         }
         (Query::All { after, .. }, key, _) => after.is_none() || Some(key) > after.as_ref(),
         (Query::Workers, Key::Worker(_), _)
+        | (Query::Credentials, Key::Credential(_), _)
         | (Query::Pools, Key::Pool(_), _)
         | (Query::Queues, Key::Queue(_), _)
         | (Query::Tally, Key::Tally, _) => true,
@@ -562,7 +566,7 @@ pub fn queries_filter_and_page(factory: &dyn Factory) {
             }
             let bounded = !matches!(
                 query,
-                Query::Workers | Query::Pools | Query::Queues | Query::Tally
+                Query::Workers | Query::Pools | Query::Queues | Query::Credentials | Query::Tally
             );
             if bounded {
                 expected.truncate(limit);
@@ -698,9 +702,8 @@ fn claim(store: &mut Store, worker: &'static str, max: u32) -> Vec<TaskId> {
     outcomes(store, NOW, vec![Op::Command(register)]);
     let worker = name(worker);
     let claim = Op::Claim {
-        worker,
+        by: Claimant::new(worker, true),
         max,
-        starts: true,
     };
     match answers(store, NOW, vec![claim]).remove(0) {
         Answer::Claimed(Ok(claimed)) => claimed.iter().map(|one| one.lease.task).collect(),
@@ -741,12 +744,24 @@ pub fn work_flows(factory: &dyn Factory) {
                 report: report.clone(),
             })
         };
-        let both = answers(&mut store, NOW, vec![report(), report()]);
-        assert!(matches!(both[0], Answer::Outcome(Ok(Outcome::Done))));
+        let other = Op::Command(Command::TaskReport {
+            lease: lease.clone(),
+            report: Report::Completed {
+                output: Json::default(),
+            },
+        });
+        let before = store.head();
+        let said = answers(&mut store, NOW, vec![report(), report(), other]);
+        assert!(matches!(said[0], Answer::Outcome(Ok(Outcome::Done))));
         assert!(
-            matches!(both[1], Answer::Outcome(Err(_))),
+            matches!(said[1], Answer::Outcome(Ok(Outcome::Done))),
+            "the same said again, because the answer was lost, is no fault"
+        );
+        assert!(
+            matches!(said[2], Answer::Outcome(Err(_))),
             "a result counts once"
         );
+        assert_eq!(store.head(), before + 2, "one completion, one refusal");
     }
     store.flush().unwrap();
     let mut reader = store.reader().unwrap();

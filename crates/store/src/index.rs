@@ -86,7 +86,12 @@ impl Seen {
                 (place, due) = (row.and_then(Row::place), row.and_then(Row::due));
             }
             Key::Slot(_) => open = !matches!(row, Some(Row::Slot(slot)) if !slot.is_open()),
-            Key::Worker(_) | Key::Queue(_) | Key::Pool(_) | Key::Board(_) | Key::Tally => {}
+            Key::Worker(_)
+            | Key::Queue(_)
+            | Key::Pool(_)
+            | Key::Board(_)
+            | Key::Credential(_)
+            | Key::Tally => {}
         }
         Self { place, due, open }
     }

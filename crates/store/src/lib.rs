@@ -195,7 +195,7 @@ impl Query {
             | Self::Entries { limit, .. }
             | Self::Messages { limit, .. }
             | Self::All { limit, .. } => *limit = limit.saturating_add(rows),
-            Self::Workers | Self::Pools | Self::Queues | Self::Tally => {}
+            Self::Workers | Self::Pools | Self::Queues | Self::Credentials | Self::Tally => {}
         }
         wider
     }
@@ -234,6 +234,8 @@ pub enum Query {
     Pools,
     /// All queues.
     Queues,
+    /// All credentials.
+    Credentials,
     /// The statistics, if anything was ever counted.
     Tally,
     /// A board's entries.

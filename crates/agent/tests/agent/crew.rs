@@ -118,11 +118,14 @@ pub(crate) async fn puppet(api: &Arc<dyn Api>, id: &str, capacity: u32) {
 pub(crate) async fn claim(api: &Arc<dyn Api>, worker: &str, max: u32) -> Vec<Assignment> {
     let work = Work {
         worker: name(worker),
+        session: None,
         reports: Vec::new(),
         claim: Some(Claim {
             max,
             starts: true,
             wait_ms: 0,
+            key: None,
+            again: false,
         }),
     };
     api.work(work).await.unwrap().tasks
@@ -137,6 +140,7 @@ pub(crate) async fn report(
 ) -> Result<(), Error> {
     let work = Work {
         worker: name(worker),
+        session: None,
         reports: vec![(task, attempt, report)],
         claim: None,
     };

@@ -10,6 +10,7 @@ use domain::monitor::{Conflict, Progress};
 use domain::run::RunStatus;
 use domain::task::{Failure, TaskStatus};
 use protocol::ApiRead;
+use protocol::api::worker_list_all;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -347,7 +348,7 @@ mod coordinator {
         api.task_cancel(waiting, "not needed".into()).await.unwrap();
         (expected.pending_tasks, expected.cancelled_tasks) = (2, 1);
         assert_eq!(monitor.monitor_progress().await.unwrap(), expected);
-        api.worker_leave(name("worker_1"), "done for today".into())
+        api.worker_leave(name("worker_1"), None, "done for today".into())
             .await
             .unwrap();
         (expected.active_workers, expected.running_tasks) = (1, 0);
@@ -560,9 +561,9 @@ mod errors {
                     let worker = chargehand::Worker::new("worker_1")
                         .unwrap()
                         .handle_any(hang);
-                    let worker = worker.describe(|spec| {
-                        (spec.home, spec.lease_ms) = (domain::worker::Home::Remote, 200);
-                    });
+                    let worker = worker
+                        .home(domain::worker::Home::Remote)
+                        .describe(|spec| spec.lease_ms = 200);
                     let _worker = worker.start(api).await.unwrap();
                     let _ = killed.await;
                 });
@@ -667,7 +668,7 @@ mod full {
             let refused = supervisor_worker_workflow(api.clone(), tickets, workers, tasks).await;
             assert_eq!(refused.unwrap_err().code, code);
         }
-        let workers = api.worker_list().await.unwrap();
+        let workers = worker_list_all(&*api).await.unwrap();
         assert_eq!(workers.len(), 3, "{workers:?}");
         let gone = domain::worker::WorkerStatus::Unavailable;
         assert!(
@@ -690,7 +691,7 @@ mod full {
             () = begun => {}
         }
         until("all went home", || async {
-            let workers = api.worker_list().await.unwrap();
+            let workers = worker_list_all(&*api).await.unwrap();
             let gone = domain::worker::WorkerStatus::Unavailable;
             workers.len() == 3 && workers.iter().all(|worker| worker.status == gone)
         })
@@ -774,7 +775,7 @@ mod full {
         );
         assert_eq!(all.tasks_by_agent.values().sum::<u64>(), 32);
         assert_eq!((all.runs, all.runs_open), (1, 0));
-        for worker in api.worker_list().await.unwrap() {
+        for worker in worker_list_all(&*api).await.unwrap() {
             assert_eq!((worker.completed, worker.failed), (8, 2), "{worker:?}");
         }
         let seen = Watch::new(api.clone()).monitor_progress().await.unwrap();

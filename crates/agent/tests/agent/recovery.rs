@@ -32,7 +32,7 @@ async fn a_late_result_is_refused() {
         .await
         .unwrap();
     let told = api
-        .worker_heartbeat(name("worker_1"), PATIENCE)
+        .worker_heartbeat(name("worker_1"), None, PATIENCE)
         .await
         .unwrap();
     assert!(matches!(told[..], [Signal::Stop { task, attempt: 1, .. }] if task == old.task_id));
@@ -209,7 +209,7 @@ async fn silent_workers_are_not_active() {
     // Alive for three leases, by its heartbeat alone.
     for _ in 0..9 {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        api.worker_heartbeat(name("worker_1"), Duration::ZERO)
+        api.worker_heartbeat(name("worker_1"), None, Duration::ZERO)
             .await
             .unwrap();
     }

@@ -78,6 +78,7 @@ async fn a_producer_feeds_consumers() {
         crew: Crew::default(),
         metadata: [].into(),
         key: None,
+        trace: None,
     };
     let run = api.run_start(run).await.unwrap();
     let view = crew::supervise(&api, run).await;

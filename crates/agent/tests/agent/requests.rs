@@ -129,6 +129,7 @@ async fn thousands_of_failures_are_all_listed() {
         let reports = held.into_iter().map(failed).collect();
         let work = Work {
             worker: name("worker_1"),
+            session: None,
             reports,
             claim: None,
         };
@@ -229,10 +230,13 @@ async fn many_tasks_go_in_one_request() {
             max: 100,
             starts: true,
             wait_ms: 0,
+            key: None,
+            again: false,
         });
         let worked = api
             .work(Work {
                 worker: name("worker_1"),
+                session: None,
                 reports,
                 claim,
             })

@@ -408,6 +408,7 @@ fn a_board_a_pool_and_a_message_hold_so_many_and_no_more() {
         id: n("crew"),
         strategy: Strategy::RoundRobin,
         members: names(members),
+        version: 0,
     };
     let mut world = World::with_workers(&["new"]);
     for (members, expected) in [(9_999, None), (10_000, Some(Code::LimitExceeded))] {
@@ -420,10 +421,13 @@ fn a_board_a_pool_and_a_message_hold_so_many_and_no_more() {
             worker: n("new"),
         };
         assert_eq!(code_of(&world.state, &join), expected);
-        let define = Command::PoolDefine(Pool {
-            members: vec![n("new")],
-            ..pool(0)
-        });
+        let define = Command::PoolDefine {
+            pool: Pool {
+                members: vec![n("new")],
+                ..pool(0)
+            },
+            expected: None,
+        };
         assert_eq!(code_of(&world.state, &define), expected);
     }
 
@@ -591,6 +595,7 @@ fn every_reason_is_cut() {
         },
         Command::WorkerLose {
             worker,
+            session: None,
             reason: reason(),
         },
         Command::RunCancel {

@@ -4,7 +4,7 @@
 use crate::monitor::counts;
 use crate::world::{World, n, spec, start};
 use domain::blackboard::NewEntry;
-use domain::command::{Command, Report, RunStart, Submission};
+use domain::command::{Claimant, Command, Report, RunStart, Submission};
 use domain::error::Who;
 use domain::event::{AttemptRef, Event};
 use domain::id::{EntryId, MessageId, RunId, TaskId};
@@ -243,8 +243,7 @@ impl Universe {
             }),
             Act::Claim(task, worker, starts) => Command::TaskClaim {
                 task: self.task(task),
-                worker: w(worker),
-                starts,
+                by: Claimant::new(w(worker), starts),
             },
             Act::Report(number, say) => {
                 let mut held: Vec<AttemptRef> = self.leases.clone();
@@ -298,6 +297,7 @@ impl Universe {
             })),
             Act::Lose(worker) => Command::WorkerLose {
                 worker: w(worker),
+                session: None,
                 reason: reason(),
             },
             Act::Drain(worker) => Command::WorkerDrain(w(worker)),
@@ -331,11 +331,15 @@ impl Universe {
             Act::Pool(what, worker) => {
                 let (pool, worker) = (n("crew"), w(worker));
                 match what {
-                    0 => Command::PoolDefine(Pool {
-                        id: pool,
-                        strategy: Share::RoundRobin,
-                        members: Vec::new(),
-                    }),
+                    0 => Command::PoolDefine {
+                        pool: Pool {
+                            id: pool,
+                            strategy: Share::RoundRobin,
+                            members: Vec::new(),
+                            version: 0,
+                        },
+                        expected: None,
+                    },
                     1 => Command::PoolJoin { pool, worker },
                     2 => Command::PoolLeave { pool, worker },
                     _ => Command::PoolReserve {
@@ -402,8 +406,8 @@ impl Universe {
                 Event::TaskSubmitted { task, .. } => self.tasks.push(*task),
                 Event::TaskAssigned { lease, .. } => self.leases.push(lease.clone()),
                 Event::RunStarted { run, .. } => self.runs.push(*run),
-                Event::EntryWritten { entry } => self.entries.push(entry.id),
-                Event::MessageSent { message } => self.messages.push(message.id),
+                Event::EntryWritten { entry, .. } => self.entries.push(entry.id),
+                Event::MessageSent { message, .. } => self.messages.push(message.id),
                 _ => {}
             }
         }

@@ -4,7 +4,7 @@
 //! and the events it leaves (`attempt.stale: result.refused`). A refusal never changes the state.
 
 use crate::world::{World, n, spec, start};
-use domain::command::{Command, Outcome, Report, Submission};
+use domain::command::{Claimant, Command, Outcome, Report, Submission};
 use domain::error::Error;
 use domain::event::AttemptRef;
 use domain::id::{EntryId, MessageId, RunId, TaskId};
@@ -97,8 +97,7 @@ fn task_row(
 fn claim(starts: bool) -> Command {
     Command::TaskClaim {
         task: CHOSEN,
-        worker: n("b"),
-        starts,
+        by: Claimant::new(n("b"), starts),
     }
 }
 
@@ -331,6 +330,7 @@ fn losing_the_holder_gives_the_task_back() {
         |world, _| {
             world.ask(Command::WorkerLose {
                 worker: n("a"),
+                session: None,
                 reason: "gone".into(),
             })
         },
@@ -366,8 +366,7 @@ fn a_task_that_does_not_exist_is_an_error_for_every_command() {
     for command in [
         Command::TaskClaim {
             task,
-            worker: n("a"),
-            starts: false,
+            by: Claimant::new(n("a"), false),
         },
         Command::TaskReport {
             lease,
@@ -501,6 +500,7 @@ fn a_worker_goes_with_its_tasks_back_in_the_queue() {
             let reason = "gone".into();
             world.ask(Command::WorkerLose {
                 worker: n("w"),
+                session: None,
                 reason,
             })
         },
@@ -555,8 +555,7 @@ fn only_an_available_worker_gets_a_task() {
         |world, task| {
             world.ask(Command::TaskClaim {
                 task,
-                worker: n("w"),
-                starts: false,
+                by: Claimant::new(n("w"), false),
             })
         },
     );
@@ -938,8 +937,14 @@ fn crew(world: &mut World, members: &[&str]) {
         id: n("crew"),
         strategy: Strategy::RoundRobin,
         members: members.iter().map(|name| n(name)).collect(),
+        version: 0,
     };
-    world.ask(Command::PoolDefine(pool)).unwrap();
+    world
+        .ask(Command::PoolDefine {
+            pool,
+            expected: None,
+        })
+        .unwrap();
 }
 
 fn join(worker: &str) -> Command {
@@ -972,8 +977,14 @@ fn a_pool_takes_registered_workers_once() {
         id: n("crew"),
         strategy: Strategy::Weighted,
         members: vec![n("b")],
+        version: 0,
     };
-    world.ask(Command::PoolDefine(pool)).unwrap();
+    world
+        .ask(Command::PoolDefine {
+            pool,
+            expected: None,
+        })
+        .unwrap();
     let pool = world.state.pool(&n("crew")).unwrap();
     assert_eq!(pool.strategy, Strategy::Weighted);
     assert_eq!(pool.members, [n("b"), n("a")]);
@@ -982,7 +993,12 @@ fn a_pool_takes_registered_workers_once() {
         ..pool.clone()
     };
     assert_eq!(
-        world.refusal(Command::PoolDefine(stranger)).as_str(),
+        world
+            .refusal(Command::PoolDefine {
+                pool: stranger,
+                expected: None
+            })
+            .as_str(),
         "worker.unknown"
     );
 }

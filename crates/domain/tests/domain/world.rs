@@ -1,7 +1,7 @@
 //! A world small enough to keep in memory: commands are decided and their events folded as a store
 //! would, and after each command everything that must always hold is checked by recounting.
 
-use domain::command::{Command, Outcome, Report, RunStart, Submission, follow_up};
+use domain::command::{Claimant, Command, Outcome, Report, RunStart, Submission, follow_up};
 use domain::decide::decide;
 use domain::error::{Code, Error};
 use domain::event::{AttemptRef, Event, Recorded};
@@ -43,6 +43,7 @@ pub(crate) fn start(steps: Value) -> RunStart {
         crew: Crew::default(),
         metadata: BTreeMap::new(),
         key: None,
+        trace: None,
     }
 }
 
@@ -236,6 +237,7 @@ impl World {
             position: self.log.len() as u64 + 1,
             at: self.now,
             cause: None,
+            by: None,
             event,
         };
         let text = serde_json::to_string(&recorded).unwrap();
@@ -547,8 +549,7 @@ impl World {
     pub(crate) fn claim(&mut self, task: TaskId, worker: &str) -> Result<AttemptRef, Error> {
         let command = Command::TaskClaim {
             task,
-            worker: n(worker),
-            starts: false,
+            by: Claimant::new(n(worker), false),
         };
         self.ask(command).map(|outcome| match outcome {
             Outcome::Leased(lease) => lease,
@@ -605,6 +606,7 @@ impl World {
     pub(crate) fn lose(&mut self, worker: &str) {
         let command = Command::WorkerLose {
             worker: n(worker),
+            session: None,
             reason: "its process ended".into(),
         };
         self.ask(command).unwrap();

@@ -7,6 +7,7 @@ use domain::id::TaskId;
 use domain::task::TaskStatus;
 use domain::worker::Home;
 use protocol::api::TaskQuery;
+use protocol::api::worker_list_all;
 use protocol::{Api, ApiRead};
 use serde_json::json;
 use std::path::Path;
@@ -115,7 +116,7 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
         engine.queue_list().await.unwrap()[0].pending,
         kept.len() as u64
     );
-    assert_eq!(engine.worker_list().await.unwrap().len(), 1);
+    assert_eq!(worker_list_all(&engine).await.unwrap().len(), 1);
     assert_eq!(events(&engine).await.len() as u64, all + 3);
     let again = engine.task_submit(vec![task("a", json!(large))]).await;
     assert_eq!(again.unwrap_err().code, Code::StoreFull);

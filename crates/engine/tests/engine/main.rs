@@ -54,11 +54,14 @@ fn work(worker: &str, results: &[(TaskId, u32, Value)], max: u32, wait_ms: u64) 
     };
     Work {
         worker: name(worker),
+        session: None,
         reports: results.iter().map(report).collect(),
         claim: Some(Claim {
             max,
             starts: true,
             wait_ms,
+            key: None,
+            again: false,
         }),
     }
 }

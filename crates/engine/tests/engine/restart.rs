@@ -39,6 +39,7 @@ async fn start_run(engine: &Engine) -> domain::id::RunId {
         crew: Crew::default(),
         metadata: Default::default(),
         key: None,
+        trace: None,
     };
     engine.run_start(run).await.unwrap()
 }
@@ -100,8 +101,9 @@ async fn everything_acknowledged_is_there_again() {
             id: name("crew"),
             strategy: Strategy::Weighted,
             members: vec![name("distant")],
+            version: 0,
         };
-        engine.pool_define(pool.clone()).await.unwrap();
+        engine.pool_define(pool.clone(), None).await.unwrap();
         engine.queue_pause(name("default"), true).await.unwrap();
         let before = engine.statistics().await.unwrap();
 
@@ -176,7 +178,8 @@ async fn everything_acknowledged_is_there_again() {
             .collect();
         assert_eq!(counts, [("default", 3, 0), ("runs", 1, 1)]);
         assert!(queues[0].paused);
-        assert_eq!(engine.pool_list().await.unwrap(), [pool]);
+        let defined = Pool { version: 1, ..pool };
+        assert_eq!(engine.pool_list().await.unwrap(), [defined]);
 
         // The run goes on from where it was.
         let view = engine.run_get(run).await.unwrap();
@@ -231,7 +234,7 @@ async fn a_remote_worker_has_a_lease_of_grace() {
     let engine_ = engine.clone();
     let beating = tokio::spawn(async move {
         loop {
-            let beat = engine_.worker_heartbeat(name("heard"), Duration::ZERO);
+            let beat = engine_.worker_heartbeat(name("heard"), None, Duration::ZERO);
             assert!(beat.await.is_ok());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -261,18 +264,22 @@ async fn who_was_gone_stays_gone() {
     let engine = open(folder.path());
     register(&engine, "w", Home::Remote, 1).await;
     engine
-        .worker_leave(name("w"), "good-bye".into())
+        .worker_leave(name("w"), None, "good-bye".into())
         .await
         .unwrap();
     drop(engine);
     let engine = open(folder.path());
-    let beat = engine.worker_heartbeat(name("w"), Duration::ZERO).await;
+    let beat = engine
+        .worker_heartbeat(name("w"), None, Duration::ZERO)
+        .await;
     assert_eq!(beat.unwrap_err().code, Code::WorkerUnknown);
     let view = engine.worker_get(name("w")).await.unwrap();
     assert_eq!(view.status, WorkerStatus::Unavailable);
     assert_eq!(view.reason.as_deref(), Some("good-bye"));
     register(&engine, "w", Home::Remote, 1).await;
-    let beat = engine.worker_heartbeat(name("w"), Duration::ZERO).await;
+    let beat = engine
+        .worker_heartbeat(name("w"), None, Duration::ZERO)
+        .await;
     assert_eq!(beat.unwrap(), []);
 }
 

@@ -135,7 +135,7 @@ pub async fn a_preference_is_honoured(api: Subject) {
     // It is full now: the second waits a moment for it, and then takes whoever is there.
     assert!(claim(&api, "other", 1).await.is_empty());
     assert_eq!(take(&api, "other").await.task_id, tasks[1]);
-    api.worker_leave(name("fond"), "good-bye".into())
+    api.worker_leave(name("fond"), None, "good-bye".into())
         .await
         .unwrap();
     let third = submit(&api, prefers()).await;
@@ -242,7 +242,10 @@ pub async fn a_time_limit_returns_the_task(api: Subject) {
         (slow.status, slow.current_task_count),
         (WorkerStatus::Available, 0)
     );
-    let signals = api.worker_heartbeat(name("slow"), SOON).await.unwrap();
+    let signals = api
+        .worker_heartbeat(name("slow"), None, SOON)
+        .await
+        .unwrap();
     assert!(matches!(&signals[..], [Signal::Stop { task: told, attempt: 1, .. }] if *told == task));
     let late = report(&api, "slow", &held, completed(json!("late"))).await;
     assert_eq!(code(late), Code::AttemptStale);
@@ -324,7 +327,7 @@ pub async fn a_reassigned_task_changes_hands(api: Subject) {
     assert!(claim(&api, "third", 1).await.is_empty());
     let next = take(&api, "new").await;
     assert_eq!((next.task_id, next.attempt), (task, 2));
-    let signals = api.worker_heartbeat(name("old"), SOON).await.unwrap();
+    let signals = api.worker_heartbeat(name("old"), None, SOON).await.unwrap();
     assert!(matches!(signals[..], [Signal::Stop { attempt: 1, .. }]));
     let late = report(&api, "old", &held, completed(json!("old"))).await;
     assert_eq!(code(late), Code::AttemptStale);

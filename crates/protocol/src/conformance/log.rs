@@ -104,11 +104,14 @@ pub async fn urgent_work_makes_running_work_yield(api: Subject) {
     assert_eq!(ids(&held), [normal, slow]);
     // High work waits its turn: only critical work evicts.
     let high = submit(&api, at(Priority::HIGH)).await;
-    let quiet = api.worker_heartbeat(name("w"), ms(400)).await.unwrap();
+    let quiet = api
+        .worker_heartbeat(name("w"), None, ms(400))
+        .await
+        .unwrap();
     assert_eq!(quiet, []);
     let urgent = submit(&api, at(Priority::CRITICAL)).await;
     let began = Instant::now();
-    let signals = api.worker_heartbeat(name("w"), SOON).await.unwrap();
+    let signals = api.worker_heartbeat(name("w"), None, SOON).await.unwrap();
     assert!(began.elapsed() < ms(1_500));
     let asked = Signal::Yield {
         task: slow,
@@ -116,7 +119,10 @@ pub async fn urgent_work_makes_running_work_yield(api: Subject) {
     };
     assert_eq!(signals, [asked]);
     // It is asked once, however long it takes to get to a safe point.
-    let quiet = api.worker_heartbeat(name("w"), ms(300)).await.unwrap();
+    let quiet = api
+        .worker_heartbeat(name("w"), None, ms(300))
+        .await
+        .unwrap();
     assert_eq!(quiet, []);
     let released = Report::Released {
         reason: "more urgent work".into(),

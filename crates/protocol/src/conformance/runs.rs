@@ -118,7 +118,7 @@ pub async fn a_run_is_cancelled(api: Subject) {
     assert_eq!(view.status, RunStatus::Cancelled);
     assert_eq!(view.cancelled.as_deref(), Some("changed my mind"));
     assert_eq!((view.tasks.completed, view.tasks.cancelled), (1, 2));
-    let signals = api.worker_heartbeat(name("w"), SOON).await.unwrap();
+    let signals = api.worker_heartbeat(name("w"), None, SOON).await.unwrap();
     assert!(matches!(&signals[..], [Signal::Stop { task, .. }] if *task == held[1].task_id));
     let late = report(&api, "w", &held[1], completed(json!(4))).await;
     assert_eq!(code(late), Code::AttemptStale);
@@ -190,6 +190,7 @@ pub async fn runs_are_listed_newest_first(api: Subject) {
         crew: Crew::default(),
         metadata: Default::default(),
         key: Some(name("monday")),
+        trace: None,
     };
     let known = api.run_start(keyed("four")).await.unwrap();
     assert_eq!(api.run_start(keyed("four")).await.unwrap(), known);

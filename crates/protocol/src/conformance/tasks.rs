@@ -33,6 +33,7 @@ pub async fn a_request_has_a_bound(api: Subject) {
     register(&api, worker("w")).await;
     let work = Work {
         worker: name("w"),
+        session: None,
         reports: vec![(TaskId::new(1), 1, Report::Started); REQUEST_COMMANDS_MAX + 1],
         claim: None,
     };
@@ -187,6 +188,7 @@ pub async fn unknown_ids_are_errors(api: Subject) {
     register(&api, worker("w")).await;
     let reports = Work {
         worker: name("w"),
+        session: None,
         reports: vec![(task, 1, Report::Started)],
         claim: None,
     };
@@ -226,15 +228,16 @@ pub async fn unknown_ids_are_errors(api: Subject) {
         id: name("pool"),
         strategy: Strategy::RoundRobin,
         members: vec![nobody()],
+        version: 0,
     };
     for found in [
         code(api.worker_get(nobody()).await),
-        code(api.worker_heartbeat(nobody(), ms(0)).await),
-        code(api.worker_leave(nobody(), why()).await),
+        code(api.worker_heartbeat(nobody(), None, ms(0)).await),
+        code(api.worker_leave(nobody(), None, why()).await),
         code(api.worker_drain(nobody()).await),
         code(api.worker_error(nobody(), why()).await),
         code(api.work(claiming("nobody", 1, 0)).await),
-        code(api.pool_define(pool).await),
+        code(api.pool_define(pool, None).await),
         code(api.pool_unreserve(nobody(), name("me")).await),
     ] {
         assert_eq!(found, Code::WorkerUnknown);
@@ -269,6 +272,8 @@ pub async fn work_is_claimed_begun_and_completed(api: Subject) {
         max: 1,
         starts: false,
         wait_ms: 0,
+        key: None,
+        again: false,
     });
     let held = api.work(asked).await.unwrap().tasks.remove(0);
     assert_eq!((held.task_id, held.attempt), (task, 1));
@@ -444,7 +449,7 @@ pub async fn a_running_task_is_cancelled(api: Subject) {
     let held = take(&api, "w").await;
     let listener = {
         let api = Arc::clone(&api);
-        tokio::spawn(async move { api.worker_heartbeat(name("w"), SOON).await })
+        tokio::spawn(async move { api.worker_heartbeat(name("w"), None, SOON).await })
     };
     sleep(ms(20)).await;
     let asked = Instant::now();

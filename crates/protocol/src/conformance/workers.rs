@@ -1,6 +1,7 @@
 //! Workers, pools, queues and the numbers they add up to.
 
 use super::*;
+use crate::api::worker_list_all;
 
 /// A worker elsewhere that falls silent loses its tasks when its lease is over, and not much later.
 // S3-135, S3-64, S3-53, S3-51: a heartbeat that stays out is noticed; a crash returns the task.
@@ -16,7 +17,9 @@ pub async fn a_silent_worker_loses_its_tasks(api: Subject) {
     for _ in 0..6 {
         sleep(ms(150)).await;
         let before = now();
-        api.worker_heartbeat(name("steady"), ms(0)).await.unwrap();
+        api.worker_heartbeat(name("steady"), None, ms(0))
+            .await
+            .unwrap();
         let view = api.worker_get(name("steady")).await.unwrap();
         assert!(view.last_heartbeat >= Some(before));
         assert_eq!(view.current_task_count, 1);
@@ -44,7 +47,7 @@ pub async fn a_silent_worker_loses_its_tasks(api: Subject) {
     assert!(view.reason.unwrap().contains("no heartbeat"));
     let task = api.task_get(task).await.unwrap();
     assert_eq!(task.ended[0].state, AttemptState::Lost);
-    let beat = api.worker_heartbeat(name("silent"), ms(0)).await;
+    let beat = api.worker_heartbeat(name("silent"), None, ms(0)).await;
     assert_eq!(code(beat), Code::WorkerUnknown);
     let late = report(&api, "silent", &held, completed(json!(1))).await;
     assert_eq!(code(late), Code::AttemptStale);
@@ -62,7 +65,7 @@ pub async fn a_heartbeat_that_waits_comes_in_time(api: Subject) {
     take(&api, "w").await;
     let began = Instant::now();
     while began.elapsed() < ms(2_200) {
-        let signals = api.worker_heartbeat(name("w"), SOON).await.unwrap();
+        let signals = api.worker_heartbeat(name("w"), None, SOON).await.unwrap();
         assert_eq!(signals, []);
     }
     let view = api.worker_get(name("w")).await.unwrap();
@@ -99,7 +102,7 @@ pub async fn a_leaving_worker_gives_back(api: Subject) {
     let tasks = submit_all(&api, vec![spec("a"), spec("b"), spec("c")]).await;
     assert_eq!(ids(&claim(&api, "w", 2).await), tasks[..2]);
     for _ in 0..2 {
-        api.worker_leave(name("w"), "done for today".into())
+        api.worker_leave(name("w"), None, "done for today".into())
             .await
             .unwrap();
     }
@@ -237,7 +240,7 @@ pub async fn registering_again_updates(api: Subject) {
         (view.current_task_count, view.completed, view.capacity),
         (1, 1, 5)
     );
-    let all = api.worker_list().await.unwrap();
+    let all = worker_list_all(&*api).await.unwrap();
     assert_eq!(all.len(), 1);
     complete(&api, "w", &held[1], json!(1)).await;
 }
@@ -274,6 +277,8 @@ pub async fn statistics_are_exact_and_add_up(api: Subject) {
         max: 3,
         starts: false,
         wait_ms: 0,
+        key: None,
+        again: false,
     });
     let held = api.work(asked).await.unwrap().tasks;
     assert_eq!(adds_up().await.1, [3, 3, 0, 0, 0, 0]);
@@ -315,8 +320,9 @@ async fn pool(api: &Subject, id: &str, members: &[&str]) {
         id: name(id),
         strategy: Strategy::LeastLoaded,
         members: names(members),
+        version: 0,
     };
-    api.pool_define(pool).await.unwrap();
+    api.pool_define(pool, None).await.unwrap();
 }
 
 /// Only a worker that registered joins, and only once.
@@ -339,8 +345,9 @@ pub async fn a_pool_takes_registered_workers_only(api: Subject) {
         id: name("crew"),
         strategy: Strategy::Weighted,
         members: Vec::new(),
+        version: 0,
     };
-    api.pool_define(other).await.unwrap();
+    api.pool_define(other, None).await.unwrap();
     let pools = api.pool_list().await.unwrap();
     assert_eq!(
         (pools[0].strategy, &pools[0].members),

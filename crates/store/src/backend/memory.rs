@@ -230,6 +230,7 @@ pub(crate) fn select(mut rows: Vec<(Key, Row)>, query: &Query) -> Vec<(Key, Row)
             rows.truncate(*limit);
         }
         Query::Workers => rows.retain(|(key, _)| matches!(key, Key::Worker(_))),
+        Query::Credentials => rows.retain(|(key, _)| matches!(key, Key::Credential(_))),
         Query::Pools => rows.retain(|(key, _)| matches!(key, Key::Pool(_))),
         Query::Queues => rows.retain(|(key, _)| matches!(key, Key::Queue(_))),
         Query::Tally => rows.retain(|(key, _)| matches!(key, Key::Tally)),

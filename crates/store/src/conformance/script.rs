@@ -6,7 +6,7 @@
 
 use crate::{Answer, Applied, Op, Request, Store};
 use domain::blackboard::NewEntry;
-use domain::command::{Command, Outcome, Report, RunStart, Submission};
+use domain::command::{Claimant, Command, Outcome, Report, RunStart, Submission};
 use domain::error::Error;
 use domain::event::AttemptRef;
 use domain::graph::Graph;
@@ -109,7 +109,7 @@ impl Script {
         for n in 0..=self.below(3) {
             let mut request = Request::default();
             if self.below(2) == 0 {
-                request.cause = Name::new(format!("request-{n}")).ok();
+                request.origin.cause = Name::new(format!("request-{n}")).ok();
             }
             for _ in 0..=self.below(3) {
                 request.ops.push(self.op());
@@ -118,7 +118,7 @@ impl Script {
         }
         if self.below(3) > 0 {
             let ops = due.iter().filter_map(timer).map(Op::Command).collect();
-            requests.push(Request { cause: None, ops });
+            requests.push(Request::own(ops));
         }
         requests
     }
@@ -176,9 +176,8 @@ impl Script {
             0..9 => Command::TaskSubmit(self.submission()),
             9..15 => {
                 return Op::Claim {
-                    worker: self.worker(),
+                    by: Claimant::new(self.worker(), self.below(2) == 0),
                     max: self.below(4) as u32,
-                    starts: self.below(2) == 0,
                 };
             }
             15..23 => match self.one(&self.leases.clone()) {
@@ -202,8 +201,7 @@ impl Script {
             26 => match self.below(3) {
                 0 => Command::TaskClaim {
                     task: self.task(),
-                    worker: self.worker(),
-                    starts: false,
+                    by: Claimant::new(self.worker(), false),
                 },
                 1 => Command::TaskReassign {
                     task: self.task(),
@@ -217,7 +215,11 @@ impl Script {
                 match self.below(6) {
                     0 => Command::WorkerDrain(worker),
                     1 => Command::WorkerError { worker, reason },
-                    _ => Command::WorkerLose { worker, reason },
+                    _ => Command::WorkerLose {
+                        worker,
+                        session: None,
+                        reason,
+                    },
                 }
             }
             30 => Command::QueuePause {
@@ -365,11 +367,15 @@ impl Script {
     fn pool(&mut self) -> Command {
         let (pool, worker) = (Name::literal("crew"), self.worker());
         match self.below(7) {
-            0..3 => Command::PoolDefine(Pool {
-                id: pool,
-                strategy: Strategy::LeastLoaded,
-                members: WORKERS[..1].iter().map(|w| Name::literal(w)).collect(),
-            }),
+            0..3 => Command::PoolDefine {
+                pool: Pool {
+                    id: pool,
+                    strategy: Strategy::LeastLoaded,
+                    members: WORKERS[..1].iter().map(|w| Name::literal(w)).collect(),
+                    version: 0,
+                },
+                expected: None,
+            },
             3 => Command::PoolJoin { pool, worker },
             4 => Command::PoolLeave { pool, worker },
             5 => Command::PoolReserve {
@@ -394,6 +400,7 @@ impl Script {
             crew: Crew::default(),
             metadata: BTreeMap::new(),
             key: (self.below(4) == 0).then(|| Name::literal("run-once")),
+            trace: None,
         }
     }
 
@@ -446,6 +453,7 @@ pub fn timer(key: &Key) -> Option<Command> {
         | Key::Slot(_)
         | Key::Pool(_)
         | Key::Board(_)
+        | Key::Credential(_)
         | Key::Tally => return None,
     })
 }

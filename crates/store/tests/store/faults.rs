@@ -230,10 +230,7 @@ fn a_write_of_unknown_fate_is_settled_by_opening_anew() {
             plan.lock().unwrap().written = written;
             plan.lock().unwrap().commit = Some((0, Code::StoreIo));
             let submit = vec![Op::Command(submission(10))];
-            let request = Request {
-                cause: None,
-                ops: submit,
-            };
+            let request = Request::own(submit);
             let error = store.apply(&[request], script.now()).unwrap_err();
             assert_eq!(error.code, Code::StoreIo);
             drop(store);
@@ -254,7 +251,7 @@ fn submission(bytes: usize) -> Command {
 /// Submits a task of a few kilobytes.
 fn submit(store: &mut Store) -> Result<TaskId, Error> {
     let ops = vec![Op::Command(submission(4_000))];
-    let mut applied = store.apply(&[Request { cause: None, ops }], Time(1_000))?;
+    let mut applied = store.apply(&[Request::own(ops)], Time(1_000))?;
     match applied.answers.remove(0).remove(0) {
         Answer::Outcome(Ok(domain::command::Outcome::Task(id))) => Ok(id),
         other => panic!("{other:?}"),

@@ -5,8 +5,8 @@
 
 use crate::world::{all_rows, open};
 use domain::blackboard::NewEntry;
-use domain::command::{Command, Outcome, Report, RunStart, Submission};
-use domain::event::AttemptRef;
+use domain::command::{Claimant, Command, Outcome, Report, RunStart, Submission};
+use domain::event::{AttemptRef, Origin};
 use domain::graph::Graph;
 use domain::id::{RunId, TaskId};
 use domain::json::Json;
@@ -45,8 +45,12 @@ fn json(text: &str) -> Json {
 }
 
 fn ask(store: &mut Store, op: Op) -> Answer {
-    let request = Request {
+    let origin = Origin {
         cause: Some(name("fixture")),
+        by: Some(name("fixture-maker")),
+    };
+    let request = Request {
+        origin,
         ops: vec![op],
     };
     let mut applied = store.apply(&[request], NOW).unwrap();
@@ -66,9 +70,8 @@ fn claim(store: &mut Store, max: u32) -> Vec<Claimed> {
     match ask(
         store,
         Op::Claim {
-            worker,
+            by: Claimant::new(worker, starts),
             max,
-            starts,
         },
     ) {
         Answer::Claimed(Ok(claimed)) => claimed,
@@ -122,6 +125,7 @@ fn write(folder: &Path) {
         crew: Crew::default(),
         metadata: BTreeMap::from([(name("asked-by"), json("\"a person\""))]),
         key: None,
+        trace: None,
     };
     assert_eq!(
         command(&mut store, Command::RunStart(Box::new(start))),
@@ -140,11 +144,15 @@ fn write(folder: &Path) {
     }
     command(
         &mut store,
-        Command::PoolDefine(Pool {
-            id: name("crew"),
-            strategy: Strategy::Weighted,
-            members: vec![name("worker_1")],
-        }),
+        Command::PoolDefine {
+            pool: Pool {
+                id: name("crew"),
+                strategy: Strategy::Weighted,
+                members: vec![name("worker_1")],
+                version: 0,
+            },
+            expected: None,
+        },
     );
     let mut entry = NewEntry::new(name("worker_1"), json(r#"["seen", 0.1]"#));
     entry.run = Some(RUN);
@@ -227,9 +235,8 @@ fn lists_what_is_known(folder: &Path) {
     worker.capabilities = vec![name("vision")];
     command(&mut store, Command::WorkerRegister(Arc::new(worker)));
     let claim = Op::Claim {
-        worker: name("worker_2"),
+        by: Claimant::new(name("worker_2"), false),
         max: 9,
-        starts: false,
     };
     match ask(&mut store, claim) {
         Answer::Claimed(Ok(claimed)) => assert_eq!(claimed[0].lease.task, WAITING),

@@ -44,9 +44,7 @@ fn submit(store: &mut Store, count: usize) {
         let input = Json::from_value(&serde_json::json!({"n": n, "text": "x".repeat(500)}));
         let spec = TaskSpec::new(Name::literal("part"), input);
         let ops = vec![Op::Command(Command::TaskSubmit(Submission::new(spec)))];
-        store
-            .apply(&[Request { cause: None, ops }], Time(1_000))
-            .unwrap();
+        store.apply(&[Request::own(ops)], Time(1_000)).unwrap();
     }
 }
 

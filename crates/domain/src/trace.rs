@@ -1,0 +1,148 @@
+//! Where a piece of work stands in a distributed trace: the `traceparent` of W3C Trace Context,
+//! version 00 (<https://www.w3.org/TR/trace-context/>).
+//!
+//! A submitter may bring one. Who brings none gets ids derived from the run's or task's own id, so
+//! that every process that knows the id knows the trace, and a restart changes nothing.
+
+use crate::error::{Code, Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::{fmt, str::FromStr};
+
+/// A trace and a span in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceParent {
+    /// The trace; never 0.
+    pub trace: u128,
+    /// The span; never 0.
+    pub span: u64,
+    /// Whether whoever began it records it.
+    pub sampled: bool,
+}
+
+/// What a span is about, so that one id gives several spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanOf {
+    /// A run as a whole.
+    Run,
+    /// A task, from its submission to its end.
+    Task,
+    /// One attempt of a task.
+    Attempt(u32),
+}
+
+impl TraceParent {
+    /// The span of a run, task or attempt with this id, in the trace `of` (or, when there is none,
+    /// in the trace that this id is).
+    ///
+    /// ```
+    /// use domain::trace::{SpanOf, TraceParent};
+    /// let run = TraceParent::derived(7, SpanOf::Run, None);
+    /// let task = TraceParent::derived(9, SpanOf::Task, Some(run));
+    /// assert_eq!(task.trace, run.trace);
+    /// assert_ne!(task.span, run.span);
+    /// assert_eq!(task, TraceParent::derived(9, SpanOf::Task, Some(run)));
+    /// ```
+    pub fn derived(id: u128, what: SpanOf, of: Option<Self>) -> Self {
+        let salt: u64 = match what {
+            SpanOf::Run => 1,
+            SpanOf::Task => 2,
+            SpanOf::Attempt(n) => 3 + u64::from(n),
+        };
+        let span = crate::command::fnv(&[&id.to_be_bytes(), &salt.to_be_bytes()]);
+        Self {
+            trace: of.map_or(id, |of| of.trace).max(1),
+            span: span.max(1),
+            sampled: of.is_none_or(|of| of.sampled),
+        }
+    }
+}
+
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = u8::from(self.sampled);
+        write!(f, "00-{:032x}-{:016x}-{flags:02x}", self.trace, self.span)
+    }
+}
+
+impl FromStr for TraceParent {
+    type Err = Error;
+
+    /// Reads version 00; of a later version, what version 00 has.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let malformed = || {
+            let shown: String = text.chars().filter(|c| !c.is_control()).take(60).collect();
+            Error::new(
+                Code::OutOfRange,
+                format!("“{shown}” is not a W3C traceparent"),
+            )
+            .hint("It looks like 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.")
+        };
+        let hex = |text: &str, digits: usize| {
+            let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+            (text.len() == digits && text.bytes().all(lower))
+                .then(|| u128::from_str_radix(text, 16).ok())
+                .flatten()
+        };
+        let mut parts = text.splitn(5, '-');
+        let mut part = |digits| parts.next().and_then(|text| hex(text, digits));
+        let (version, trace, span, flags) = (part(2), part(32), part(16), part(2));
+        let rest = parts.next();
+        match (version, trace, span, flags) {
+            (Some(version), Some(trace), Some(span), Some(flags))
+                if version != 0xff
+                    && trace != 0
+                    && span != 0
+                    && (version > 0 || rest.is_none()) =>
+            {
+                Ok(Self {
+                    trace,
+                    span: span as u64,
+                    sampled: flags & 1 == 1,
+                })
+            }
+            _ => Err(malformed()),
+        }
+    }
+}
+
+impl Serialize for TraceParent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+impl<'de> Deserialize<'de> for TraceParent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_reads_as_the_standard_says() {
+        // The example of the standard, section 3.2.2.5.
+        let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let read: TraceParent = text.parse().unwrap();
+        assert_eq!(read.span, 0x00f0_67aa_0ba9_02b7);
+        assert!(read.sampled);
+        assert_eq!(read.to_string(), text);
+        for bad in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+        ] {
+            assert_eq!(
+                bad.parse::<TraceParent>().unwrap_err().code,
+                Code::OutOfRange,
+                "{bad}"
+            );
+        }
+    }
+}
