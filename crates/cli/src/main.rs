@@ -1,10 +1,12 @@
 //! The `chargehand` command: one file per command, one error type, one way to print.
 
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
 mod completion;
+mod config;
 mod crew;
 mod doctor;
 mod error;
@@ -97,6 +99,12 @@ enum Command {
     Events(events::Args),
     /// Check the store's health; rebuild its rows from its events and compare.
     Doctor(doctor::Args),
+    /// Show the server's settings and where they come from, or the file with all of them.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chargehand config show\n  chargehand config default > chargehand.toml"
+    )]
+    Config(config::Args),
     /// Measure this machine's limits, and the product against them.
     Bench(bench::Args),
     /// Print the completion script for a shell.
@@ -106,12 +114,16 @@ enum Command {
 fn main() -> ExitCode {
     // A measured process of `bench` is this program again.
     ::bench::child();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches().and_then(|matches| {
+        let said = matches.value_source("store") == Some(ValueSource::CommandLine);
+        Ok((Cli::from_arg_matches(&matches)?, said))
+    });
+    let (cli, store_said) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
     let output = cli.output;
-    match dispatch(cli) {
+    match dispatch(cli, store_said) {
         Ok(code) => code,
         Err(error) => {
             error.print(output);
@@ -139,9 +151,13 @@ fn usage(error: &clap::Error) -> ExitCode {
     error.exit_code()
 }
 
-fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
+/// `store_said`: whether the store comes from the flag, and not from the environment or the default.
+fn dispatch(cli: Cli, store_said: bool) -> Result<ExitCode, CliError> {
     // These need no runtime and no store.
     match &cli.command {
+        Command::Config(args) => {
+            return config::run(args, store_said.then_some(cli.store.as_str()), cli.output);
+        }
         Command::Completion(args) => return completion::print(args),
         Command::Skills => return skills::print(cli.output),
         Command::Bench(args) => return bench::run(args, cli.output),
@@ -163,7 +179,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Command::Status => status::run(&store, output).await,
             Command::Events(args) => events::run(args, &store, output).await,
             Command::Doctor(args) => doctor::run(args, &store, output).await,
-            Command::Skills | Command::Bench(_) | Command::Completion(_) => Ok(ExitCode::SUCCESS),
+            Command::Config(_) | Command::Skills | Command::Bench(_) | Command::Completion(_) => {
+                Ok(ExitCode::SUCCESS)
+            }
         }
     });
     // A skill that computes without pause may still be at it: its result is of no use any more.

@@ -167,6 +167,10 @@ codes! {
     StorePath = "store.path", Caller, false, "Choose a folder that exists or can be created and written, with `--store`.";
     /// There is no store at this path.
     StoreMissing = "store.missing", Caller, false, "Start something with `chargehand run` first, or name the store's folder with `--store`.";
+    /// The server's settings have a key that does not exist, or a value that its setting does not take.
+    ConfigInvalid = "config.invalid", Caller, false, "Correct it at the place the message names; `chargehand config default` has every setting.";
+    /// A file of settings that was named is not there.
+    ConfigMissing = "config.missing", Caller, false, "Name a file that is there, or none: then the defaults hold.";
     /// A rule of Chargehand itself was broken.
     Internal = "internal", Bug, false, "Please report it, with the output of `chargehand doctor`.";
 }

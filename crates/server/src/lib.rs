@@ -7,3 +7,5 @@
 
 pub mod config;
 pub mod listen;
+pub mod logs;
+pub mod secret;

@@ -4,6 +4,7 @@ mod examples;
 mod world;
 
 mod bad_input;
+mod config;
 mod durability;
 mod main_job;
 mod sigkill;
