@@ -171,6 +171,18 @@ codes! {
     ConfigInvalid = "config.invalid", Caller, false, "Correct it at the place the message names; `chargehand config default` has every setting.";
     /// A file of settings that was named is not there.
     ConfigMissing = "config.missing", Caller, false, "Name a file that is there, or none: then the defaults hold.";
+    /// Another program already listens on this address.
+    AddressInUse = "server.address_in_use", World, true, "Stop the other program, or listen on another port.";
+    /// The operating system does not let this program listen on this address.
+    AddressForbidden = "server.address_forbidden", World, false, "Listen on a port above 1023, or give the program the right to use this one.";
+    /// This is not an address of this machine.
+    AddressUnavailable = "server.address_unavailable", World, false, "Listen on an address of this machine: 127.0.0.1 for itself only, 0.0.0.0 or [::] for everybody.";
+    /// The certificate or its key cannot be used for TLS.
+    Certificate = "server.certificate", World, false, "Give a PEM file with the certificate chain, leaf first, and a PEM file with its unencrypted private key.";
+    /// As many connections are open as the server allows at once.
+    ConnectionsFull = "server.connections_full", World, true, "Use connections again instead of opening new ones, and come back after the seconds in `Retry-After`.";
+    /// The request came in plain HTTP to a port that speaks HTTPS.
+    HttpsOnly = "server.https_only", Caller, false, "Write `https://` in the address.";
     /// A rule of Chargehand itself was broken.
     Internal = "internal", Bug, false, "Please report it, with the output of `chargehand doctor`.";
 }

@@ -1,1 +1,3 @@
 //! The server over real sockets, as its clients see it.
+
+mod listen;
