@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+mod backup;
 mod bench;
 mod completion;
 mod crew;
@@ -13,6 +14,7 @@ mod interrupt;
 mod memory;
 mod output;
 mod progress;
+mod restore;
 mod resume;
 mod run;
 mod runs;
@@ -97,6 +99,10 @@ enum Command {
     Events(events::Args),
     /// Check the store's health; rebuild its rows from its events and compare.
     Doctor(doctor::Args),
+    /// Copy the store into a new folder, also while another process works with it.
+    Backup(backup::Args),
+    /// Put a backup into the store's folder.
+    Restore(restore::Args),
     /// Measure this machine's limits, and the product against them.
     Bench(bench::Args),
     /// Print the completion script for a shell.
@@ -140,11 +146,13 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
-    // These need no runtime and no store.
+    // These need no runtime.
     match &cli.command {
         Command::Completion(args) => return completion::print(args),
         Command::Skills => return skills::print(cli.output),
         Command::Bench(args) => return bench::run(args, cli.output),
+        Command::Backup(args) => return backup::run(args, &cli.store, cli.output),
+        Command::Restore(args) => return restore::run(args, &cli.store, cli.output),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -163,7 +171,11 @@ fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
             Command::Status => status::run(&store, output).await,
             Command::Events(args) => events::run(args, &store, output).await,
             Command::Doctor(args) => doctor::run(args, &store, output).await,
-            Command::Skills | Command::Bench(_) | Command::Completion(_) => Ok(ExitCode::SUCCESS),
+            Command::Skills
+            | Command::Bench(_)
+            | Command::Backup(_)
+            | Command::Restore(_)
+            | Command::Completion(_) => Ok(ExitCode::SUCCESS),
         }
     });
     // A skill that computes without pause may still be at it: its result is of no use any more.
