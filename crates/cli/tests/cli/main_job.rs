@@ -848,6 +848,8 @@ fn every_command_explains_itself_by_example() {
         "status",
         "events",
         "doctor",
+        "backup",
+        "restore",
         "bench",
         "completion",
     ];

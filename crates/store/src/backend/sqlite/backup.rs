@@ -347,7 +347,7 @@ impl Workplace {
                 return Err(Error::new(Code::BackupExists, text)
                     .hint("Look at what it is, and move it away or choose another name."));
             }
-            std::fs::remove_dir_all(&path).map_err(failed)?;
+            remove_marked(&path).map_err(failed)?;
         }
         std::fs::create_dir(&path).map_err(failed)?;
         let lock = own(&path)?;
@@ -373,9 +373,24 @@ impl Workplace {
 impl Drop for Workplace {
     fn drop(&mut self) {
         if !self.is_whole && is_same(&self.lock, &self.path) {
-            let _ = std::fs::remove_dir_all(&self.path);
+            let _ = remove_marked(&self.path);
         }
     }
+}
+
+/// Removes a folder that is marked, and its mark last: whoever is killed meanwhile leaves one that
+/// may still be removed.
+fn remove_marked(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else if entry.file_name() != MARK {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    File::open(folder)?.sync_all()?;
+    std::fs::remove_dir_all(folder)
 }
 
 /// Takes the mark away from a folder that has one.
