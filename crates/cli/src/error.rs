@@ -64,8 +64,13 @@ impl CliError {
 
 impl From<Error> for CliError {
     fn from(error: Error) -> Self {
-        // A store that cannot be opened is a matter of which one was asked for.
-        let stores = [Code::StoreLocked, Code::StoreNewer, Code::StoreCorrupt];
+        // A store or a backup that cannot be opened is a matter of which one was asked for.
+        let stores = [
+            Code::StoreLocked,
+            Code::StoreNewer,
+            Code::StoreCorrupt,
+            Code::BackupDamaged,
+        ];
         let mends = matches!(error.code.who(), Who::Caller | Who::Conflict);
         let exit = if mends || stores.contains(&error.code) {
             2

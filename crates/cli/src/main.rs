@@ -4,6 +4,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
+mod backup;
 mod bench;
 mod completion;
 mod config;
@@ -15,6 +16,7 @@ mod interrupt;
 mod memory;
 mod output;
 mod progress;
+mod restore;
 mod resume;
 mod run;
 mod runs;
@@ -105,6 +107,10 @@ enum Command {
         after_help = "Examples:\n  chargehand config show\n  chargehand config default > chargehand.toml"
     )]
     Config(config::Args),
+    /// Copy the store into a new folder, also while another process works with it.
+    Backup(backup::Args),
+    /// Put a backup into the store's folder.
+    Restore(restore::Args),
     /// Measure this machine's limits, and the product against them.
     Bench(bench::Args),
     /// Print the completion script for a shell.
@@ -153,7 +159,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 /// `store_said`: whether the store comes from the flag, and not from the environment or the default.
 fn dispatch(cli: Cli, store_said: bool) -> Result<ExitCode, CliError> {
-    // These need no runtime and no store.
+    // These need no runtime.
     match &cli.command {
         Command::Config(args) => {
             return config::run(args, store_said.then_some(cli.store.as_str()), cli.output);
@@ -161,6 +167,8 @@ fn dispatch(cli: Cli, store_said: bool) -> Result<ExitCode, CliError> {
         Command::Completion(args) => return completion::print(args),
         Command::Skills => return skills::print(cli.output),
         Command::Bench(args) => return bench::run(args, cli.output),
+        Command::Backup(args) => return backup::run(args, &cli.store, cli.output),
+        Command::Restore(args) => return restore::run(args, &cli.store, cli.output),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -179,9 +187,12 @@ fn dispatch(cli: Cli, store_said: bool) -> Result<ExitCode, CliError> {
             Command::Status => status::run(&store, output).await,
             Command::Events(args) => events::run(args, &store, output).await,
             Command::Doctor(args) => doctor::run(args, &store, output).await,
-            Command::Config(_) | Command::Skills | Command::Bench(_) | Command::Completion(_) => {
-                Ok(ExitCode::SUCCESS)
-            }
+            Command::Config(_)
+            | Command::Skills
+            | Command::Bench(_)
+            | Command::Backup(_)
+            | Command::Restore(_)
+            | Command::Completion(_) => Ok(ExitCode::SUCCESS),
         }
     });
     // A skill that computes without pause may still be at it: its result is of no use any more.

@@ -183,6 +183,16 @@ codes! {
     ConnectionsFull = "server.connections_full", World, true, "Use connections again instead of opening new ones, and come back after the seconds in `Retry-After`.";
     /// The request came in plain HTTP to a port that speaks HTTPS.
     HttpsOnly = "server.https_only", Caller, false, "Write `https://` in the address.";
+    /// There is something at the backup's path already, or it is being made.
+    BackupExists = "backup.exists", Caller, false, "Choose a folder that does not exist yet, with `--to`; a backup is never overwritten.";
+    /// The path of a backup cannot be used.
+    BackupPath = "backup.path", Caller, false, "Choose a folder outside the store's, on a disk that can be written.";
+    /// There is no backup at this path.
+    BackupMissing = "backup.missing", Caller, false, "Name a folder that `chargehand backup` made, with `--from`.";
+    /// The backup is not what its manifest says: it was changed, cut short, or copied in part.
+    BackupDamaged = "backup.damaged", World, false, "Copy it again from where it was kept, or use another backup; nothing was changed.";
+    /// There is a store, or something else, where one was to be restored.
+    RestoreExists = "restore.exists", Caller, false, "Choose another folder with `--store`; or move what is there aside with `--replace`.";
     /// A rule of Chargehand itself was broken.
     Internal = "internal", Bug, false, "Please report it, with the output of `chargehand doctor`.";
 }

@@ -1,13 +1,16 @@
 //! The hash chain: each event's hash covers the one before it, so that a changed, missing or
 //! inserted event is evident. `h(n) = SHA-256(h(n-1) ‖ line(n))`, from 32 zero bytes on.
 
-use crate::StoredFrame;
+use crate::{Reader, StoredFrame};
 use domain::error::{Code, Error};
 use domain::event::Recorded;
 use sha2::{Digest, Sha256};
 
 /// A value of the chain.
 pub type Hash = [u8; 32];
+
+/// Events read at a time when all are.
+const EVENTS_PER_STEP: usize = 10_000;
 
 /// Before the first event.
 pub const GENESIS: Hash = [0; 32];
@@ -62,6 +65,26 @@ pub fn verify(before: &Hash, expected_first: u64, frame: &StoredFrame) -> Result
             frame.first,
             "or one after it was changed: the hash chain breaks",
         ))
+    }
+}
+
+/// Walks the whole chain without folding anything: the last event's position, and the chain's value
+/// after it.
+///
+/// # Errors
+/// [`Code::StoreCorrupt`] where the chain breaks; the store's own.
+pub fn walk(reader: &mut dyn Reader) -> Result<(u64, Hash), Error> {
+    let (mut position, mut hash) = (0, GENESIS);
+    loop {
+        let mut frames = reader.frames(position, EVENTS_PER_STEP)?;
+        frames.retain(|frame| frame.first > position);
+        if frames.is_empty() {
+            return Ok((position, hash));
+        }
+        for frame in frames {
+            hash = verify(&hash, position + 1, &frame)?;
+            position += lines(&frame.body).count() as u64;
+        }
     }
 }
 

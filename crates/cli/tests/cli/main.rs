@@ -3,6 +3,7 @@
 mod examples;
 mod world;
 
+mod backup;
 mod bad_input;
 mod config;
 mod durability;

@@ -848,6 +848,8 @@ fn every_command_explains_itself_by_example() {
         "status",
         "events",
         "doctor",
+        "backup",
+        "restore",
         "bench",
         "completion",
     ];
@@ -888,8 +890,8 @@ fn completion_is_a_script_that_shells_accept() {
         .arg(world.path("completion.bash"))
         .status();
     assert!(checked.expect("bash is there").success());
-    let asks = "source ./completion.bash; COMP_WORDS=(chargehand re); COMP_CWORD=1; \
-                _chargehand chargehand re chargehand; echo ${COMPREPLY[@]}";
+    let asks = "source ./completion.bash; COMP_WORDS=(chargehand resu); COMP_CWORD=1; \
+                _chargehand chargehand resu chargehand; echo ${COMPREPLY[@]}";
     let mut bash = std::process::Command::new("bash");
     let said = bash
         .args(["-c", asks])

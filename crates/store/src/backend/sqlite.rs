@@ -4,6 +4,9 @@
 //! locked for as long as it is open, because the owner keeps the index in memory; a second process
 //! gets a clear error instead of a second truth.
 
+pub mod backup;
+pub mod restore;
+
 use super::memory::holder;
 use crate::index::{decode_hot, encode_hot};
 use crate::{Backend, Commit, Head, Hot, Query, Reader, StoredFrame, Versioned, chain};
@@ -66,18 +69,19 @@ impl Sqlite {
     /// [`Code::StoreFull`] or [`Code::StoreIo`]; a store that is there is never changed by a
     /// refusal.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let unusable = |what: &str, fault: &std::io::Error| {
-            let folder = folder.display();
-            if fault.kind() == std::io::ErrorKind::StorageFull {
-                return Error::new(Code::StoreFull, format!("{folder}: the disk is full"));
-            }
-            Error::new(Code::StorePath, format!("{folder} {what}: {fault}"))
-        };
         if folder.is_file() {
             let text = format!("{} is a file; the store is a folder", folder.display());
             return Err(Error::new(Code::StorePath, text));
         }
-        std::fs::create_dir_all(folder).map_err(|fault| unusable("cannot be created", &fault))?;
+        if folder.join(backup::MANIFEST).exists() {
+            // Written to, it would not be what its manifest says any more.
+            let text = format!("{} is a backup, not a store", folder.display());
+            return Err(Error::new(Code::StorePath, text).hint(
+                "Restore it into another folder: `chargehand --store FOLDER restore --from BACKUP`.",
+            ));
+        }
+        std::fs::create_dir_all(folder)
+            .map_err(|fault| unusable(folder, "cannot be created", &fault))?;
         let path = folder.join(FILE);
         if path.is_dir() {
             let text = format!(
@@ -86,13 +90,7 @@ impl Sqlite {
             );
             return Err(Error::new(Code::StorePath, text));
         }
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(folder.join(LOCK))
-            .map_err(|fault| unusable("cannot be written", &fault))?;
-        own(&lock, folder, &unusable)?;
+        let lock = lock(folder)?;
         let connection = Connection::open(&path).map_err(|fault| describe(&path, &fault))?;
         let mut store = Self {
             connection,
@@ -269,30 +267,43 @@ impl Sqlite {
     }
 }
 
-/// Takes the lock. An owner that was just killed, or a child it is just starting, may hold it a
-/// moment longer: that is waited for.
-fn own(
-    lock: &File,
-    folder: &Path,
-    unusable: &dyn Fn(&str, &std::io::Error) -> Error,
-) -> Result<(), Error> {
+/// Takes the lock of the store in `folder`. An owner that was just killed, or a child it is just
+/// starting, may hold it a moment longer: that is waited for.
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join(LOCK);
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|fault| unusable(folder, "cannot be written", &fault))?;
     let mut tries = LOCK_TRIES;
     loop {
         match lock.try_lock() {
-            Ok(()) => return Ok(()),
+            // A restore may have put another store here while this one was waited for.
+            Ok(()) if backup::is_same(&lock, &path) => return Ok(lock),
             Err(std::fs::TryLockError::WouldBlock) if tries > 0 => {
                 tries -= 1;
                 std::thread::sleep(LOCK_PAUSE);
             }
-            Err(std::fs::TryLockError::WouldBlock) => {
+            Ok(()) | Err(std::fs::TryLockError::WouldBlock) => {
                 let text = format!("another process has the store {} open", folder.display());
                 return Err(Error::new(Code::StoreLocked, text));
             }
             Err(std::fs::TryLockError::Error(fault)) => {
-                return Err(unusable("cannot be locked", &fault));
+                return Err(unusable(folder, "cannot be locked", &fault));
             }
         }
     }
+}
+
+/// What the system says of a folder that was to be a store.
+fn unusable(folder: &Path, what: &str, fault: &std::io::Error) -> Error {
+    let folder = folder.display();
+    if fault.kind() == std::io::ErrorKind::StorageFull {
+        return Error::new(Code::StoreFull, format!("{folder}: the disk is full"));
+    }
+    Error::new(Code::StorePath, format!("{folder} {what}: {fault}"))
 }
 
 fn write_row(

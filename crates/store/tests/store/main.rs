@@ -1,5 +1,6 @@
 //! The store's tests: one binary, a module for each way a store can disappoint.
 
+mod backup;
 mod chain;
 mod conformance;
 mod differential;
