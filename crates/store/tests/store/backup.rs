@@ -4,7 +4,7 @@
 use crate::world::{
     all_frames, all_rows, child, child_folder, fast_folder, open, own_mounts, said,
 };
-use domain::command::{Command, Report, Submission};
+use domain::command::{Claimant, Command, Report, Submission};
 use domain::error::{Code, Error};
 use domain::event::{AttemptRef, Event};
 use domain::id::{CountedIds, Ids};
@@ -29,7 +29,7 @@ const NOW: Time = Time(1_700_000_000_000);
 
 fn apply(store: &mut Store, op: Op) -> Answer {
     let ops = vec![op];
-    let applied = store.apply(&[Request { cause: None, ops }], NOW);
+    let applied = store.apply(&[Request::own(ops)], NOW);
     applied.unwrap().answers.remove(0).remove(0)
 }
 
@@ -50,9 +50,8 @@ fn lease(store: &mut Store, worker: &'static str) -> AttemptRef {
     let spec = Arc::new(WorkerSpec::new(worker.clone()));
     apply(store, Op::Command(Command::WorkerRegister(spec)));
     let claim = Op::Claim {
-        worker,
+        by: Claimant::new(worker, true),
         max: 1,
-        starts: true,
     };
     match apply(store, claim) {
         Answer::Claimed(Ok(mut claimed)) => claimed.remove(0).lease,
