@@ -20,6 +20,7 @@ mod restore;
 mod resume;
 mod run;
 mod runs;
+mod serve;
 mod skills;
 mod status;
 mod tasks;
@@ -68,6 +69,8 @@ struct Cli {
 enum Command {
     /// Plan a goal, delegate it to a crew, and print the result.
     Run(run::Args),
+    /// Serve the HTTP API: a team's server, with workers in any language.
+    Serve(serve::Args),
     /// Go on with every run that was interrupted, or with one.
     Resume(resume::Args),
     /// List, show, watch, cancel or retry runs.
@@ -179,6 +182,7 @@ fn dispatch(cli: Cli, store_said: bool) -> Result<ExitCode, CliError> {
     let code = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args, &store, output).await,
+            Command::Serve(args) => serve::run(args, store_said.then_some(store.as_str())).await,
             Command::Resume(args) => resume::run(args, &store, output).await,
             Command::Runs(args) => runs::run(args, &store, output).await,
             Command::Tasks(args) => tasks::run(args, &store, output).await,

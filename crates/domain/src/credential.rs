@@ -108,31 +108,18 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Whether it may do what needs `needed` at `now`.
+    /// Whether it is good for anything at `now`.
     ///
     /// # Errors
-    /// [`Code::KeyRefused`] when it has expired or was revoked, [`Code::ScopeMissing`] when it is
-    /// good for something else.
-    pub fn allows(&self, needed: Scope, now: Time) -> Result<(), Error> {
+    /// [`Code::KeyRefused`] when it has expired or was revoked.
+    pub fn is_valid(&self, now: Time) -> Result<(), Error> {
         if self.revoked_at.is_some() {
             return Err(Error::new(Code::KeyRefused, "the key was revoked"));
         }
         if self.expires_at.is_some_and(|at| at <= now) {
             return Err(Error::new(Code::KeyRefused, "the key has expired"));
         }
-        if self.scopes.iter().any(|scope| scope.includes(needed)) {
-            return Ok(());
-        }
-        let has: Vec<_> = self.scopes.iter().map(|scope| scope.as_str()).collect();
-        Err(Error::new(
-            Code::ScopeMissing,
-            format!(
-                "this needs a key with scope {}; key “{}” has {}",
-                needed.as_str(),
-                self.label,
-                has.join(", ")
-            ),
-        ))
+        Ok(())
     }
 
     pub(crate) fn evolve(&mut self, recorded: &Recorded) {

@@ -137,6 +137,8 @@ codes! {
     RateLimited = "server.rate_limited", World, true, "Wait as long as `Retry-After` says, then send again; batched requests count once.";
     /// The server has as many streams open as it may.
     StreamLimit = "server.streams", World, true, "Close a stream, or ask the operator for more of them.";
+    /// The server would let everybody in on an address that others can reach.
+    ListenOpen = "server.no_key", Caller, false, "Make a key first with `chargehand keys create`, or listen on 127.0.0.1.";
     /// There is no such path.
     RouteUnknown = "server.route_unknown", Caller, false, "See the paths at `/docs` or `/openapi.json`.";
     /// The path does not do this.

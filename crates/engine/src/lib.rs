@@ -17,9 +17,11 @@ mod dispatch;
 pub mod keyring;
 mod open;
 pub mod postbox;
+pub mod pulse;
 pub mod relay;
 mod rescue;
 mod retain;
+pub mod tail;
 mod timers;
 pub mod wheel;
 

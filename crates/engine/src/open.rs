@@ -3,8 +3,10 @@
 use crate::ask::{Ask, INBOX_MAX, TURN_MAX};
 use crate::clock::{Clock, SystemIds};
 use crate::keyring::Keyring;
+use crate::pulse::Pulse;
 use crate::relay::Relay;
 use crate::rescue::Hearts;
+use crate::tail::Chunk;
 use crate::wheel::Wheel;
 use domain::error::{Code, Error};
 use domain::event::Origin;
@@ -23,6 +25,8 @@ use tokio::sync::oneshot;
 
 /// Bytes of stack for the wheel's thread: expressions are compiled there, and their parser recurses.
 const STACK_BYTES: usize = 16 * 1024 * 1024;
+/// Events read from the store at once, about.
+const CHUNK_EVENTS: usize = 1_000;
 /// Reading connections kept open for the next reader.
 const READERS_KEPT: usize = 4;
 
@@ -62,6 +66,7 @@ pub(crate) struct Shared {
     thread: Mutex<Option<JoinHandle<Result<(), Error>>>>,
     pub(crate) hearts: Hearts,
     pub(crate) keyring: Keyring,
+    pub(crate) pulse: Arc<Pulse>,
     pub(crate) relay: Relay,
     pub(crate) clock: Clock,
     pub(crate) tenant: Tenant,
@@ -159,7 +164,7 @@ impl Engine {
         let mut wheel = Wheel::over(Store::open(backend, ids)?, clock.now())?;
         wheel.store().set_quotas(settings.quotas);
         let (hearts, relay) = (wheel.hearts().clone(), wheel.relay().clone());
-        let keyring = wheel.keyring().clone();
+        let (keyring, pulse) = (wheel.keyring().clone(), Arc::clone(wheel.pulse()));
         // One reader is opened here to make more from: the wheel's thread owns the store.
         let mut first = Some(wheel.store().reader()?);
         let (inbox, asks) = sync_channel(INBOX_MAX);
@@ -190,6 +195,7 @@ impl Engine {
                 thread: Mutex::new(Some(thread)),
                 hearts,
                 keyring,
+                pulse,
                 relay,
                 clock,
                 tenant: settings.tenant,
@@ -217,6 +223,31 @@ impl Engine {
     /// Who may be let in.
     pub fn keyring(&self) -> &Keyring {
         &self.shared.keyring
+    }
+
+    /// What it does, counted.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.shared.pulse
+    }
+
+    /// Events after a position, with their lines of JSON: from memory when they are recent, else from
+    /// the store, about a thousand at most. Empty when there are none.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn chunk(&self, after: u64) -> Result<Arc<Chunk>, Error> {
+        if let Some(chunk) = self.shared.relay.tail().after(after) {
+            return Ok(chunk);
+        }
+        let read = move |reader: &mut dyn Reader| {
+            let (mut events, mut body) = (Vec::new(), Vec::new());
+            for frame in reader.frames(after, CHUNK_EVENTS)? {
+                events.extend(store::chain::decode(&frame)?);
+                body.extend(frame.body);
+            }
+            Ok(Chunk::new(events, body))
+        };
+        self.read(read).await.map(Arc::new)
     }
 
     /// Its clock.

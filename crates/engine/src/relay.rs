@@ -5,6 +5,7 @@
 use crate::ask::Committed;
 use crate::postbox::Postbox;
 use crate::rescue::Hearts;
+use crate::tail::{Chunk, Tail};
 use domain::event::Event;
 use domain::id::TaskId;
 use domain::task::AttemptEnd;
@@ -20,6 +21,7 @@ type Waiting = HashMap<TaskId, Vec<oneshot::Sender<()>>>;
 pub struct Relay {
     head: watch::Sender<u64>,
     waiting: Arc<Mutex<Waiting>>,
+    tail: Tail,
     postbox: Postbox,
 }
 
@@ -28,6 +30,7 @@ impl Relay {
         Self {
             head: watch::Sender::new(head),
             waiting: Arc::default(),
+            tail: Tail::default(),
             postbox,
         }
     }
@@ -58,7 +61,7 @@ impl Relay {
         }
     }
 
-    pub(crate) fn publish(&self, events: Committed, hearts: &Hearts) {
+    pub(crate) fn publish(&self, events: Committed, body: Vec<u8>, hearts: &Hearts) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for recorded in &events {
             let ended = match &recorded.event {
@@ -138,9 +141,16 @@ impl Relay {
                 }
             }
         }
-        if let Some(last) = events.last() {
-            self.head.send_replace(last.position);
+        drop(waiting);
+        if let Some(last) = events.last().map(|last| last.position) {
+            self.tail.push(Chunk::new(events, body));
+            self.head.send_replace(last);
         }
+    }
+
+    /// What was committed last.
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
     }
 
     /// Who listens for messages.

@@ -5,6 +5,7 @@ use crate::ask::{Ask, Reply, Worked};
 use crate::dispatch::{self, Parked};
 use crate::keyring::Keyring;
 use crate::postbox::Postbox;
+use crate::pulse::Pulse;
 use crate::relay::Relay;
 use crate::rescue::Hearts;
 use crate::{rescue, retain, timers};
@@ -20,6 +21,8 @@ use domain::time::Time;
 use domain::worker::{Presence, Worker};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 use store::{Answer, Op, Query, Request, Store};
 
 /// Milliseconds without a turn's work after which rows that are behind are written.
@@ -37,6 +40,7 @@ pub struct Wheel {
     store: Store,
     hearts: Hearts,
     keyring: Keyring,
+    pulse: Arc<Pulse>,
     relay: Relay,
     workers: BTreeSet<Name>,
     parked: Vec<Parked>,
@@ -107,6 +111,7 @@ impl Wheel {
             store,
             hearts,
             keyring,
+            pulse: Pulse::new(),
             relay,
             parked: Vec::new(),
             undelivered: Vec::new(),
@@ -131,6 +136,11 @@ impl Wheel {
     /// Who may be let in.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
+    }
+
+    /// What it does, counted.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
     }
 
     /// Whom it tells.
@@ -243,6 +253,9 @@ impl Wheel {
                 self.hearts.beat(&parked.by.worker, now);
             }
             self.relay.postbox().offer_overdue(now);
+            let (ready, parked) = (self.store.index().ready(), self.parked.len());
+            self.pulse.ready.store(ready as u64, Relaxed);
+            self.pulse.parked.store(parked as u64, Relaxed);
             requests.extend(rescue::tick(&self.hearts, &mut self.store, now));
             requests.extend(dispatch::preempt(&mut self.store, &self.workers, now));
         }
@@ -275,12 +288,15 @@ impl Wheel {
         if requests.is_empty() {
             return;
         }
+        let begin = Instant::now();
         match self.store.apply(&requests, now) {
             Ok(applied) => {
                 if !applied.events.is_empty() {
+                    self.pulse.committed(requests.len(), begin.elapsed());
                     self.worked_at = now;
                     self.note(&applied.events);
-                    self.relay.publish(applied.events, &self.hearts);
+                    self.relay
+                        .publish(applied.events, applied.body, &self.hearts);
                 }
                 for (waiter, answers) in waiters.into_iter().zip(applied.answers) {
                     self.answer(waiter, answers, now);
@@ -379,6 +395,7 @@ impl Wheel {
     /// Keeps what the wheel knows of the outside in step with what was committed.
     fn note(&mut self, events: &[domain::event::Recorded]) {
         for recorded in events {
+            self.pulse.note(&recorded.event);
             match &recorded.event {
                 Event::CredentialCreated { .. } | Event::CredentialRevoked { .. } => {
                     self.keyring.note(&recorded.event, recorded.at);

@@ -89,6 +89,7 @@ bodies! {
         problem: Option<Problem>,
     }
     /// Why.
+    #[derive(Default)]
     Reason {
         /// In words.
         #[serde(default)]
@@ -105,6 +106,7 @@ bodies! {
         output: Json,
     }
     /// A sign of life.
+    #[derive(Default)]
     Heartbeat {
         /// The worker's life, as it registered.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -199,12 +201,14 @@ bodies! {
         items: Vec<Entry>,
     }
     /// What an agent listens to besides messages to itself and to everybody.
+    #[derive(Default)]
     Subscription {
         /// Types.
         #[serde(default)]
         kinds: Vec<Name>,
     }
     /// A receiver asks.
+    #[derive(Default)]
     Receive {
         /// At most so many; 0 means 100.
         #[serde(default)]

@@ -5,7 +5,13 @@
 //! or [`Error`](domain::error::Error) goes back as JSON. Deliberately absent: rules about what may
 //! happen (they are in `domain`) and SQL (in `store`).
 
+pub mod auth;
 pub mod config;
+mod docs;
+pub mod http;
 pub mod listen;
 pub mod logs;
+pub mod metrics;
 pub mod secret;
+pub mod serve;
+pub mod tenants;

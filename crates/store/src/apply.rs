@@ -97,6 +97,8 @@ pub struct Applied {
     pub answers: Vec<Vec<Answer>>,
     /// The events, in order, committed.
     pub events: Vec<Recorded>,
+    /// Their lines of JSON, as they stand in the log.
+    pub body: Vec<u8>,
 }
 
 /// A row as it was before the batch touched it: its value, and whether it was behind already.
@@ -325,9 +327,14 @@ impl Store {
         }
         let events = std::mem::take(&mut self.batch.events);
         self.batch.before.clear();
-        self.batch.body.clear();
+        let room = self.batch.body.len();
+        let body = std::mem::replace(&mut self.batch.body, Vec::with_capacity(room));
         self.unload_some();
-        Ok(Applied { answers, events })
+        Ok(Applied {
+            answers,
+            events,
+            body,
+        })
     }
 
     fn run(&mut self, op: &Op, origin: &Origin, now: Time) -> Result<Answer, Error> {
