@@ -211,3 +211,123 @@ pub(crate) fn pause(state: &State, queue: &Name, paused: bool) -> Decision {
     };
     Decision::event(event, Outcome::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Somebody with a backlog: since when, how urgent, and what it was given.
+    #[derive(Debug, Clone)]
+    struct Backlog {
+        since: u64,
+        priority: Priority,
+        served: Served,
+        given: Vec<u64>,
+    }
+
+    impl Backlog {
+        fn turn(&self, seq: usize) -> Turn {
+            let rank = aged(Time(self.since), self.priority);
+            Turn::of(rank, self.priority, seq as u64, self.served)
+        }
+    }
+
+    fn backlog() -> impl Strategy<Value = Backlog> {
+        let bands = [Priority::LOW, Priority::NORMAL, Priority::HIGH];
+        (0..1_000_000_u64, 0..bands.len()).prop_map(move |(since, band)| Backlog {
+            since,
+            priority: bands[band],
+            served: Served::default(),
+            given: Vec::new(),
+        })
+    }
+
+    /// Gives out tasks, one every so many milliseconds.
+    fn give(parties: &mut [Backlog], step_ms: u64, tasks: u64) {
+        let mut last = Served::default();
+        for n in 0..tasks {
+            let now = 1_000_000 + n * step_ms;
+            let all = parties.iter_mut().enumerate();
+            let Some((_, next)) = all.min_by_key(|(seq, party)| party.turn(*seq)) else {
+                return;
+            };
+            last = last.next(Time(now));
+            next.served = last;
+            next.given.push(now);
+        }
+    }
+
+    proptest! {
+        /// Of one band each gets the same, to one task; and a band that is lower waits its five
+        /// minutes and a round, never longer.
+        #[test]
+        fn equals_share_equally_and_nobody_starves(
+            mut parties in proptest::collection::vec(backlog(), 1..12),
+            step_ms in 0..5_000_u64,
+        ) {
+            // As if all had come, with turns begun anew, before the first is given.
+            for party in &mut parties {
+                party.served.at = Time(1_000_000);
+            }
+            give(&mut parties, step_ms, 2_000);
+            for a in &parties {
+                for b in parties.iter().filter(|b| b.priority == a.priority) {
+                    prop_assert!(a.given.len().abs_diff(b.given.len()) <= 1);
+                }
+            }
+            let round_ms = parties.len() as u64 * step_ms;
+            let end = 1_000_000 + 2_000 * step_ms;
+            for party in &parties {
+                let mut before = 1_000_000;
+                for at in party.given.iter().copied().chain([end]) {
+                    let highest = parties.iter().map(|p| p.priority.0).max().unwrap_or(0);
+                    let behind = (highest - party.priority.0) as u64;
+                    let bound = behind * AGEING_MS_PER_POINT as u64 + round_ms + step_ms;
+                    prop_assert!(at - before <= bound, "{} > {bound}", at - before);
+                    before = at;
+                }
+            }
+        }
+
+        /// Whoever comes with one task has it given after at most one of each other of its band.
+        #[test]
+        fn a_light_one_waits_one_round(others in 1..20_usize, rounds in 0..50_u64, step_ms in 0..50_u64) {
+            let heavy = Backlog {
+                since: 0,
+                priority: Priority::NORMAL,
+                served: Served::default(),
+                given: Vec::new(),
+            };
+            let mut parties = vec![heavy.clone(); others];
+            give(&mut parties, step_ms, rounds);
+            let last = parties.iter().map(|party| party.served).max().unwrap_or_default();
+            let since = last.at.0.max(1_000_000);
+            parties.push(Backlog { since, served: last, given: Vec::new(), ..heavy });
+            let mut last = last;
+            for n in 1.. {
+                prop_assert!(n <= others + 1, "{n} claims");
+                let all = parties.iter_mut().enumerate();
+                let (seq, next) = all.min_by_key(|(seq, party)| party.turn(*seq)).unwrap();
+                last = last.next(Time(since));
+                next.served = last;
+                if seq == others {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_changes_no_order() {
+        let first = Served::default().next(Time(100));
+        let second = first.next(Time(40));
+        assert_eq!(
+            second,
+            Served {
+                at: Time(100),
+                nth: 2
+            }
+        );
+    }
+}

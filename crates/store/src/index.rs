@@ -1123,4 +1123,319 @@ mod tests {
         index.remove(&Key::Task(TaskId::new(1)), Some(later), None, None);
         assert!(order(&index, &worker).is_empty());
     }
+
+    /// An index and the places of what waits in it.
+    #[derive(Default)]
+    struct Line {
+        index: Index,
+        places: BTreeMap<TaskId, Place>,
+        now: u64,
+    }
+
+    fn seen(place: Option<&Place>, leased: Option<Time>) -> Seen {
+        Seen {
+            place: place.cloned(),
+            due: leased.map(|at| at.plus_ms(9)),
+            leased,
+            open: true,
+        }
+    }
+
+    impl Line {
+        fn at(now: u64) -> Self {
+            Self {
+                now,
+                ..Self::default()
+            }
+        }
+
+        fn put(&mut self, place: Place) {
+            let task = TaskId::new(u128::from(place.seq));
+            self.places.insert(task, place.clone());
+            self.index.insert(&Key::Task(task), Some(place), None);
+        }
+
+        /// So many tasks of a run, that come now.
+        fn run(&mut self, run: u128, first: u64, tasks: u64) {
+            for seq in first..first + tasks {
+                self.put(Place {
+                    run: Some(RunId::new(run)),
+                    ..place(self.now as i64, seq)
+                });
+            }
+        }
+
+        /// Gives out this task.
+        fn lease(&mut self, task: TaskId) -> Place {
+            let place = self.places.remove(&task).unwrap();
+            let (old, new) = (seen(Some(&place), None), seen(None, Some(Time(self.now))));
+            self.index.update(&Key::Task(task), old, new);
+            place
+        }
+
+        /// What a worker gets that asks for one.
+        fn next(&mut self) -> Option<Place> {
+            self.index.promote(Time(self.now));
+            let worker = WorkerSpec::new(Name::literal("w"));
+            let classes = self.index.eligible(&worker);
+            let first = self.index.candidates(&worker).first().copied();
+            let next = self.index.next_after(&classes, None).map(|next| next.task);
+            assert_eq!(next, first);
+            Some(self.lease(next?))
+        }
+
+        /// The numbers of what a worker gets that asks for so many, one by one.
+        fn take(&mut self, tasks: usize) -> Vec<u64> {
+            let next = |_| self.next().unwrap().seq;
+            (0..tasks).map(next).collect()
+        }
+
+        fn in_line(&self, limit: usize) -> Vec<u64> {
+            let tasks = self.index.in_line(&Name::literal("default"), limit);
+            tasks.into_iter().map(|task| task.0 as u64).collect()
+        }
+    }
+
+    #[test]
+    fn a_light_run_takes_turns_with_a_backlog() {
+        let mut line = Line::default();
+        line.run(1, 1, 1_000);
+        assert_eq!(line.take(3), [1, 2, 3]);
+        for ms in [0, 1, 1_000] {
+            line.now += ms;
+            let first = 10_000 + line.now;
+            line.run(2, first, 3);
+            // Within one millisecond the new one may go at once, and never later than second.
+            let taken = line.take(6);
+            let light = taken.iter().filter(|seq| **seq >= first).count();
+            assert_eq!(light, 3, "{taken:?}");
+        }
+    }
+
+    /// What a run has more of, keys or types or members, gives it no more turns.
+    #[test]
+    fn a_share_is_a_partys_and_not_a_lanes() {
+        let wide: [fn(u64, &mut Place); 3] = [
+            |n, place| place.slot = Some(Name::new(format!("key-{}", n % 50)).unwrap()),
+            |n, place| place.kind = Name::new(format!("kind-{}", n % 50)).unwrap(),
+            |n, place| {
+                let worker = Name::new(format!("w-{}", n % 50)).unwrap();
+                place.address = Address::Prefer(worker);
+            },
+        ];
+        for widen in wide {
+            let mut line = Line::default();
+            for seq in 1..=1_000 {
+                let mut place = Place {
+                    run: Some(RunId::new(1)),
+                    ..place(0, seq)
+                };
+                widen(seq, &mut place);
+                line.put(place);
+            }
+            line.now = 5;
+            line.take(7);
+            line.now = 6;
+            line.run(2, 5_000, 10);
+            line.index.promote(Time(line.now));
+            let ahead = line.in_line(20);
+            let taken = line.take(20);
+            assert_eq!(taken.iter().filter(|seq| **seq >= 5_000).count(), 10);
+            assert_eq!(ahead, taken);
+        }
+    }
+
+    #[test]
+    fn the_keys_of_one_run_take_turns_too() {
+        let mut line = Line::default();
+        let keyed = |key: &'static str, seq| Place {
+            run: Some(RunId::new(1)),
+            slot: Some(Name::literal(key)),
+            ..place(0, seq)
+        };
+        (1..=100).for_each(|seq| line.put(keyed("heavy", seq)));
+        (101..=103).for_each(|seq| line.put(keyed("light", seq)));
+        assert_eq!(line.take(6), [1, 101, 2, 102, 3, 103]);
+    }
+
+    /// One that leaves after each task and comes back has one turn in a round, even with old tasks.
+    #[test]
+    fn coming_back_is_no_way_to_the_front() {
+        let mut line = Line::at(1_000);
+        line.run(1, 1, 100);
+        line.run(2, 101, 100);
+        let mut back = 0;
+        let again = |line: &mut Line, back: u64| {
+            // It came long ago: a task of a chain that was submitted at once.
+            line.put(Place {
+                run: Some(RunId::new(3)),
+                ..place(0, 1_000 + back)
+            });
+        };
+        again(&mut line, back);
+        for _ in 0..60 {
+            let run = line.next().unwrap().run;
+            line.index.settle();
+            if run == Some(RunId::new(3)) {
+                back += 1;
+                again(&mut line, back);
+            }
+        }
+        assert!((19..=21).contains(&back), "{back} of 60");
+    }
+
+    #[test]
+    fn a_lower_band_is_served_once_in_five_minutes() {
+        let mut line = Line::at(1_000_000);
+        for seq in 1..=3_000 {
+            let high = line.now as i64 - 300_000;
+            line.put(Place {
+                priority: Priority::HIGH,
+                run: Some(RunId::new(1)),
+                ..place(high, seq)
+            });
+        }
+        line.run(2, 5_000, 100);
+        let mut low = Vec::new();
+        for _ in 0..1_000 {
+            if line.next().unwrap().run == Some(RunId::new(2)) {
+                low.push(line.now - 1_000_000);
+            }
+            line.now += 1_000;
+        }
+        assert_eq!(low, [301_000, 602_000, 903_000]);
+    }
+
+    /// Nothing that anybody sees is left of a transaction that failed.
+    #[test]
+    fn an_undone_claim_gives_the_turn_back() {
+        let mut line = Line::default();
+        line.run(1, 1, 10);
+        line.run(2, 11, 1);
+        line.run(3, 12, 10);
+        line.take(2);
+        line.index.settle();
+        let before = line.in_line(30);
+        line.now = 7;
+        let places = line.places.clone();
+        line.take(15);
+        line.run(4, 90, 1);
+        for (task, place) in &places {
+            if !line.places.contains_key(task) {
+                let (old, new) = (seen(None, Some(Time(7))), seen(Some(place), None));
+                line.index.update(&Key::Task(*task), old, new);
+            }
+        }
+        let new = TaskId::new(90);
+        let old = seen(line.places.get(&new), None);
+        line.index.update(&Key::Task(new), old, seen(None, None));
+        line.index.undo();
+        line.places = places;
+        assert_eq!(line.in_line(30), before);
+        assert_eq!(line.take(before.len()), before);
+    }
+
+    /// Whatever is in line: a look ahead shows what is then claimed; full keys come last; and nothing
+    /// is kept of what is empty.
+    #[test]
+    fn a_look_ahead_is_what_is_claimed_and_nothing_stays() {
+        let mut seed = 1_u64;
+        let mut any = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % below
+        };
+        let some = |n: u64, text: &str| Name::new(format!("{text}-{n}")).unwrap();
+        for round in 0..200 {
+            let mut line = Line::at(1_000_000);
+            let mut seq = 0;
+            for _ in 0..any(40) {
+                line.now += any(3) * any(200_000);
+                for _ in 0..any(6) {
+                    seq += 1;
+                    let priority = [Priority::NORMAL, Priority::HIGH][any(8) as usize / 7];
+                    line.put(Place {
+                        kind: some(any(2), "kind"),
+                        slot: (any(2) == 0).then(|| some(any(3), "key")),
+                        run: (any(3) > 0).then(|| RunId::new(u128::from(any(4)))),
+                        priority,
+                        ..place(line.now as i64 - i64::from(priority.0) * 30_000, seq)
+                    });
+                }
+                if any(2) == 0 {
+                    line.next();
+                }
+                line.index.settle();
+            }
+            // As a look does, so that the two mean the same instant.
+            line.index.promote(Time(line.now));
+            let full = some(0, "key");
+            line.index.set_slot(&full, false);
+            let ahead = line.in_line(1_000);
+            let open = line
+                .places
+                .values()
+                .filter(|p| p.slot.as_ref() != Some(&full));
+            let open = open.count();
+            assert_eq!(ahead.len(), line.places.len());
+            assert_eq!(line.take(open), ahead[..open], "round {round}");
+            assert_eq!(line.next(), None);
+            line.index.set_slot(&full, true);
+            line.take(ahead.len() - open);
+            line.index.settle();
+            let index = &line.index;
+            assert_eq!(index.ready(), 0);
+            let left = [
+                index.classes.count(),
+                index.sharers.count(),
+                index.stands.count(),
+                index.lanes.count(),
+                index.class_of.len(),
+                index.sharer_of.len(),
+                index.open_to_all.len(),
+                index.stand_of.len(),
+                index.lane_of.len(),
+                index.lines.len(),
+                index.keyed.len(),
+                index.before.len(),
+            ];
+            assert_eq!(left, [0; 12]);
+        }
+    }
+
+    /// A class that is not looked into for long knows no turn that is too late.
+    #[test]
+    fn the_first_of_a_class_is_right_though_its_parties_were_served_elsewhere() {
+        let mut line = Line::default();
+        let of = |kind: &'static str, run, seq| Place {
+            kind: Name::literal(kind),
+            run: Some(RunId::new(run)),
+            ..place(0, seq)
+        };
+        line.put(of("seldom", 1, 1));
+        line.put(of("often", 1, 2));
+        line.put(of("seldom", 2, 3));
+        line.now = 5;
+        line.lease(TaskId::new(2));
+        let first: Vec<_> = line.index.first_of_each_class().collect();
+        assert_eq!(first, [(TaskId::new(3), 0)]);
+        line.index.update(
+            &Key::Queue(Name::literal("default")),
+            Seen {
+                open: true,
+                ..seen(None, None)
+            },
+            Seen {
+                open: false,
+                ..seen(None, None)
+            },
+        );
+        assert_eq!(line.index.first_of_each_class().count(), 0);
+        assert_eq!(line.next(), None);
+        assert_eq!(line.in_line(9), [3, 1]);
+    }
+
+    #[test]
+    fn a_waiting_task_is_small() {
+        assert_eq!(size_of::<Waits>(), 40);
+    }
 }
