@@ -330,6 +330,8 @@ impl Index {
 
     /// Puts the turns back as they were when it was settled last; the rows were put back before.
     pub fn undo(&mut self) {
+        // What named an instant came back as if it were to come: its lane shall not be freed.
+        self.promote(self.now);
         let mut served = BTreeSet::new();
         while let Some(before) = self.before.pop() {
             let lane = &mut self.lanes[before.lane];

@@ -23,6 +23,7 @@ async fn start(engine: &Engine, tasks: usize) -> RunId {
         crew: Crew::default(),
         metadata: BTreeMap::new(),
         key: None,
+        trace: None,
     };
     engine.run_start(run).await.unwrap()
 }
