@@ -39,8 +39,9 @@ pub const PRIORITY_MAX: i32 = 1_000;
 /// Milliseconds of waiting that weigh as much as one point of priority.
 ///
 /// 30 s a point makes a band (10 points) worth five minutes: a task of a lower band goes ahead of
-/// one of the next higher band that came more than five minutes after it. So nothing starves, and
-/// the order never has to be computed again while a queue waits.
+/// one of the next higher band that came more than five minutes after it, or whose party
+/// ([`Party`](crate::queue::Party)) was served more than five minutes after its own. So nothing
+/// starves, and the order never has to be computed again while a queue waits.
 pub const AGEING_MS_PER_POINT: i64 = 30_000;
 /// Attempts of one task, the first included.
 pub const ATTEMPTS_MAX: u32 = 100;

@@ -22,6 +22,7 @@ use crate::id::{Ids, RunId, TaskId};
 use crate::json::Json;
 use crate::limits::*;
 use crate::name::Name;
+use crate::queue::aged;
 use crate::retry::RetryPolicy;
 use crate::state::{Quotas, State};
 use crate::time::Time;
@@ -455,7 +456,7 @@ fn is_zero(n: &u32) -> bool {
 /// What a claim needs to know to find a task in its queue, without the task.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
-    /// Lower goes first.
+    /// Of one party ([`Party`](crate::queue::Party)), lower goes first.
     pub rank: i64,
     /// First come, first served among equals.
     pub seq: u64,
@@ -471,6 +472,10 @@ pub struct Place {
     pub address: Address,
     /// The concurrency key.
     pub slot: Option<Name>,
+    /// What comes first, as the rank already says.
+    pub priority: Priority,
+    /// The run it is of.
+    pub run: Option<RunId>,
 }
 
 /// Why a pending task waits. Wire names as in the closed list of the design.
@@ -583,7 +588,8 @@ impl Task {
     /// `not_before` on).
     ///
     /// The rank is when it came, made earlier by its priority: since all tasks age alike, ageing
-    /// never changes the order of two of them, and nothing has to be computed again.
+    /// never changes the order of two of them, and nothing has to be computed again. Between those
+    /// that share a queue, [`Turn`](crate::queue::Turn) decides.
     pub fn place(&self) -> Option<Place> {
         match &self.state {
             TaskState::Pending {
@@ -593,9 +599,7 @@ impl Task {
             } if blocked_by.is_empty() => {
                 let since = queued_at.0.max(not_before.map_or(0, |t| t.0));
                 Some(Place {
-                    rank: i64::try_from(since)
-                        .unwrap_or(i64::MAX)
-                        .saturating_sub(i64::from(self.spec.priority.0) * AGEING_MS_PER_POINT),
+                    rank: aged(Time(since), self.spec.priority),
                     seq: self.seq,
                     not_before: *not_before,
                     queue: self.spec.queue.clone(),
@@ -603,6 +607,8 @@ impl Task {
                     capability: self.spec.capability.clone(),
                     address: self.address().clone(),
                     slot: self.spec.slot.as_ref().map(|slot| slot.key.clone()),
+                    priority: self.spec.priority,
+                    run: self.spec.of.as_ref().map(|of| of.run),
                 })
             }
             _ => None,

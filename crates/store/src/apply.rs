@@ -15,12 +15,12 @@ use domain::command::{Claimant, Command, Outcome, follow_up};
 use domain::decide::decide;
 use domain::error::{Code, Error};
 use domain::event::{AttemptRef, Event, Origin, Recorded};
-use domain::id::Ids;
+use domain::id::{Ids, TaskId};
 use domain::state::{Key, Quotas, Row, Rows, State};
 use domain::task::Task;
 use domain::time::Time;
 use domain::worker::Worker;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// Rows kept loaded, about; the rest is read again when it is named.
@@ -34,6 +34,10 @@ const ROWS_PER_CATCH_UP: usize = 1_000;
 /// Moves of runs in one transaction; a run makes at most three per step, so this is never met by a
 /// valid graph, and an error in the moves cannot turn into an endless transaction.
 const MOVES_MAX: usize = 100_000;
+/// Tasks of one class that one claim is refused before it looks no further in that class. They are
+/// the first of as many lanes, and what forbids one, such as that a preferred worker has room,
+/// mostly forbids them all.
+const PASSED_OVER_MAX: usize = 100;
 
 /// One thing asked for.
 #[derive(Debug, Clone)]
@@ -167,8 +171,10 @@ impl Store {
             Key::Slot(_) => slots.push(key),
             key => index.insert(&key, place, due),
         })?;
-        for (key, (slot, _)) in slots.iter().zip(backend.load(&slots)?) {
-            index.update(key, Seen::of(key, None), Seen::of(key, slot.as_ref()));
+        // What is full, and what is paused, is not looked at by a claim.
+        slots.extend(index.queues().into_iter().map(Key::Queue));
+        for (key, (row, _)) in slots.iter().zip(backend.load(&slots)?) {
+            index.update(key, Seen::of(key, None), Seen::of(key, row.as_ref()));
         }
         let mut store = Self {
             backend,
@@ -230,10 +236,19 @@ impl Store {
                 }
                 at = recorded.position;
             }
+            self.index.settle();
         }
         // Beside a writer, there may be more by now than when the head was read.
         self.head = at;
+        // Who was served when is not stored; the tail would tell of a few, by chance.
+        self.begin_turns_anew();
         Ok(())
+    }
+
+    /// Forgets who was served when, as opening does: whose turn it is begins anew, by rank. For tests
+    /// that compare a store with one that was opened more often.
+    pub fn begin_turns_anew(&mut self) {
+        self.index.begin_anew();
     }
 
     fn recover_row(
@@ -329,6 +344,7 @@ impl Store {
         self.batch.before.clear();
         let room = self.batch.body.len();
         let body = std::mem::replace(&mut self.batch.body, Vec::with_capacity(room));
+        self.index.settle();
         self.unload_some();
         Ok(Applied {
             answers,
@@ -489,7 +505,7 @@ impl Store {
         let Some(Row::Worker(holder)) = self.state.get(&key) else {
             return Ok(Ok(Vec::new()));
         };
-        let classes = self.index.eligible(&holder.spec);
+        let mut classes = self.index.eligible(&holder.spec);
         // A long queue's tasks are not loaded: read all that this claim will look at together.
         let soon = self
             .index
@@ -497,15 +513,21 @@ impl Store {
         let soon: Vec<Key> = soon.into_iter().map(Key::Task).collect();
         self.load(&soon)?;
         let mut claimed = Vec::new();
+        let mut passed: BTreeMap<u32, HashSet<TaskId>> = BTreeMap::new();
         let mut after = None;
         while claimed.len() < max as usize {
-            let Some(turn) = self.index.next_after(&classes, after) else {
+            let Some(next) = self.index.next_after(&classes, after) else {
                 break;
             };
-            // A task that is passed over, or taken, is behind; the next of its lane comes after it.
-            after = Some(turn);
+            after = Some(next);
+            if passed
+                .get(&next.class)
+                .is_some_and(|passed| passed.contains(&next.task))
+            {
+                continue;
+            }
             let command = Command::TaskClaim {
-                task: turn.2,
+                task: next.task,
                 by: by.clone(),
             };
             match self.command(&command, origin, now)? {
@@ -514,9 +536,17 @@ impl Store {
                         let task = Arc::clone(task);
                         claimed.push(Claimed { lease, task });
                     }
+                    // Whose turn it is has changed: look from the first again.
+                    after = None;
                 }
                 Ok(_) => break,
-                Err(error) if error.code == Code::NotClaimable => {}
+                Err(error) if error.code == Code::NotClaimable => {
+                    let passed = passed.entry(next.class).or_default();
+                    passed.insert(next.task);
+                    if passed.len() >= PASSED_OVER_MAX {
+                        classes.retain(|class| *class != next.class);
+                    }
+                }
                 Err(error) if error.code == Code::WorkerFull && !claimed.is_empty() => break,
                 Err(error) => return Ok(Err(error)),
             }
@@ -692,6 +722,7 @@ impl Store {
                 self.is_behind.remove(&key);
             }
         }
+        self.index.undo();
         let is_behind = &self.is_behind;
         let head = self.head;
         self.behind

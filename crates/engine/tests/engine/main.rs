@@ -4,6 +4,7 @@ mod api;
 mod bounds;
 mod crowd;
 mod disk_full;
+mod fair;
 mod restart;
 
 use domain::command::{Report, Submission};

@@ -8,7 +8,7 @@ pub mod backup;
 pub mod restore;
 
 use super::memory::holder;
-use crate::index::{decode_hot, encode_hot};
+use crate::index::{Kept, decode_hot, encode_hot};
 use crate::{Backend, Commit, Head, Hot, Query, Reader, StoredFrame, Versioned, chain};
 use domain::error::{Code, Error};
 use domain::id::{EntryId, MessageId, RunId, TaskId};
@@ -534,6 +534,7 @@ impl Backend for Sqlite {
         let path = self.path.clone();
         let fail = |fault: rusqlite::Error| describe(&path, &fault);
         let mut names = HashSet::new();
+        let mut in_rows = Vec::new();
         let mut tasks = self
             .connection
             .prepare("SELECT id, hot FROM tasks INDEXED BY tasks_hot WHERE hot IS NOT NULL")
@@ -543,10 +544,15 @@ impl Backend for Sqlite {
             let id: [u8; 16] = row.get(0).map_err(fail)?;
             let id = TaskId::from_bytes(id);
             let bytes = row.get_ref(1).map_err(fail)?.as_blob().unwrap_or_default();
-            let (place, due) = decode_hot(bytes, &mut names)
+            let kept = decode_hot(bytes, &mut names)
                 .ok_or_else(|| damaged(&path, &format!("what is kept of {id} cannot be read")))?;
-            each((Key::Task(id), place, due));
+            match kept {
+                Kept::Here(place, due) => each((Key::Task(id), place, due)),
+                Kept::InItsRow => in_rows.push(Key::Task(id)),
+            }
         }
+        drop(rows);
+        drop(tasks);
         for (table, key) in [
             (
                 "runs",
@@ -576,6 +582,15 @@ impl Backend for Sqlite {
                 (row.get(0).map_err(fail)?, row.get(1).map_err(fail)?);
             let due: Option<u64> = row.get(2).map_err(fail)?;
             each((other_key(&kind, &id)?, None, due.map(Time)));
+        }
+        drop(rows);
+        drop(statement);
+        for keys in in_rows.chunks(1_000) {
+            for (key, (row, _)) in keys.iter().zip(self.load(keys)?) {
+                if let Some(row) = row {
+                    each((key.clone(), row.place(), row.due()));
+                }
+            }
         }
         Ok(())
     }
