@@ -1,4 +1,5 @@
-//! The library users depend on: handlers, their context, and the worker that runs them.
+//! The library users depend on: handlers, their context, the worker that runs them, and the
+//! [`Client`] that speaks to a server over HTTP.
 //!
 //! ```
 //! use chargehand::{Context, Ended, Worker};
@@ -24,10 +25,12 @@
 //! # }).unwrap();
 //! ```
 
+mod client;
 mod context;
 mod handler;
 mod worker;
 
+pub use client::{Client, ClientBuilder, EventFilter, Events};
 pub use context::Context;
 pub use domain::command::{Report, RunStart, Submission};
 pub use domain::error::{Code, Error};
