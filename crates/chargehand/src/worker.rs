@@ -1,35 +1,31 @@
 //! The worker: registers, takes as many tasks at once as it has capacity for, tells what became of
 //! them, and says good-bye.
 //!
-//! Each unit of capacity is a lane: report the last task and ask for the next in one request, run
-//! it, again. The engine batches what many lanes ask at the same moment, so a lane needs no queue of
-//! its own. A listener hears what the engine tells about running tasks and beats the heart.
+//! How it is fed depends on where it lives. In the engine's process each unit of capacity is a
+//! [lane]: asking costs nothing there. Elsewhere one [feed] asks for all of them, so that
+//! a worker has one request that waits and not one for each task it could run. A listener hears what
+//! the engine tells about running tasks and beats the heart ([`crew`]).
 
-use crate::context::{Context, Told};
-use crate::handler::{Ended, Handler};
-use domain::command::Report;
+mod crew;
+mod feed;
+mod lane;
+
+use crate::handler::Handler;
+use crate::worker::crew::{Attempts, Crew, listen};
+use crate::worker::feed::Feed;
 use domain::error::{Code, Error};
-use domain::id::TaskId;
 use domain::name::Name;
-use domain::task::Failure;
-use domain::worker::{Home, WorkerSpec, WorkerStatus};
+use domain::worker::{Home, WorkerSpec};
 use protocol::Api;
-use protocol::api::{Claim, Work};
-use protocol::v1::{Assignment, Signal};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Milliseconds a lane waits for a task before it asks again.
+/// Milliseconds a claim waits for a task before it is made again.
 const WAIT_MS: u64 = 20_000;
 /// Shortest and longest pause before a request that failed is tried again.
 const PAUSE_MS: std::ops::Range<u64> = 50..5_000;
-
-/// Attempts under way, with what they are told.
-type Attempts = Arc<Mutex<HashMap<(TaskId, u32), watch::Sender<Told>>>>;
 
 /// A worker to be.
 pub struct Worker {
@@ -130,13 +126,17 @@ impl Worker {
             any: self.any,
             api: Arc::clone(&api),
             attempts: Attempts::default(),
-            claims: AtomicU64::new(1),
             stopping,
         });
         let mut lanes = JoinSet::new();
-        for _ in 0..self.spec.capacity {
-            let crew = Arc::clone(&crew);
-            lanes.spawn(async move { crew.lane().await });
+        match self.spec.home {
+            Home::InProcess => {
+                for _ in 0..self.spec.capacity {
+                    let crew = Arc::clone(&crew);
+                    lanes.spawn(async move { crew.lane().await });
+                }
+            }
+            Home::Remote => drop(lanes.spawn(Feed::new(Arc::clone(&crew)).run())),
         }
         let listener = tokio::spawn(listen(Arc::clone(&crew)));
         Ok(Running {
@@ -158,6 +158,7 @@ pub struct Running {
     session: u64,
     api: Arc<dyn Api>,
     stop: watch::Sender<bool>,
+    /// What feeds it.
     lanes: JoinSet<()>,
     listener: tokio::task::JoinHandle<()>,
     /// It has said good-bye.
@@ -178,7 +179,8 @@ impl Running {
         &self.id
     }
 
-    /// Hands back what it has, stops, and says good-bye.
+    /// Hands back what it has, stops, and says good-bye. Elsewhere than in the engine's process it
+    /// tries that for as long as its lease lasts, then nobody waits for it any more.
     ///
     /// # Errors
     /// When the good-bye could not be said; the tasks come back all the same, with its lease.
@@ -210,201 +212,5 @@ impl Drop for Running {
             runtime
                 .spawn(async move { api.worker_leave(id, session, "it was dropped".into()).await });
         }
-    }
-}
-
-struct Crew {
-    spec: WorkerSpec,
-    handlers: BTreeMap<Name, Arc<dyn Handler>>,
-    any: Option<Arc<dyn Handler>>,
-    api: Arc<dyn Api>,
-    attempts: Attempts,
-    /// Numbers its claims.
-    claims: AtomicU64,
-    stopping: watch::Receiver<bool>,
-}
-
-impl Crew {
-    fn attempts(&self) -> MutexGuard<'_, HashMap<(TaskId, u32), watch::Sender<Told>>> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Report, claim, run, again.
-    async fn lane(&self) {
-        let mut reports = Vec::new();
-        let mut pause = PAUSE_MS.start;
-        let mut number = self.claims.fetch_add(1, Ordering::Relaxed);
-        let mut again = false;
-        loop {
-            let stopping = *self.stopping.borrow();
-            if stopping && reports.is_empty() {
-                return;
-            }
-            // With something to tell it does not wait: the answer would come with the next task.
-            let wait_ms = if reports.is_empty() { WAIT_MS } else { 0 };
-            let claim = (!stopping).then_some(Claim {
-                // In the engine's own process no answer is lost on its way.
-                key: (self.spec.home == Home::Remote).then_some(number),
-                again,
-                ..Claim::new(1, wait_ms)
-            });
-            let work = Work {
-                worker: self.spec.id.clone(),
-                session: Some(self.spec.session),
-                reports: reports.clone(),
-                claim,
-            };
-            let mut stop = self.stopping.clone();
-            let answer = tokio::select! {
-                answer = self.api.work(work) => answer,
-                // Nothing to tell: whatever is leased to a lane that left goes back at good-bye.
-                _ = stop.wait_for(|stop| *stop), if reports.is_empty() => return,
-            };
-            match answer {
-                Ok(worked) => {
-                    pause = PAUSE_MS.start;
-                    // A refused report is dropped: the task went on without this attempt.
-                    reports.clear();
-                    number = self.claims.fetch_add(1, Ordering::Relaxed);
-                    again = false;
-                    if let Some(error) = worked.refused
-                        && self.rests_after(&error, &mut pause).await
-                    {
-                        return;
-                    }
-                    for assignment in worked.tasks {
-                        reports.push(self.attempt(assignment).await);
-                    }
-                }
-                Err(error) => {
-                    again = true;
-                    if self.rests_after(&error, &mut pause).await {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits a little after a request that failed, longer each time. Whether the lane is to end.
-    async fn rests_after(&self, error: &Error, pause: &mut u64) -> bool {
-        if self.is_dismissed(error).await {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(*pause)).await;
-        *pause = (*pause * 2).min(PAUSE_MS.end);
-        false
-    }
-
-    /// After a request that failed: a worker that was lost says that it is there again; one that is
-    /// being drained is to go when it has nothing more to tell.
-    async fn is_dismissed(&self, error: &Error) -> bool {
-        let status = match error.code {
-            // The engine in this process has stopped for good; a server may come back.
-            Code::Stopped => return self.spec.home == Home::InProcess,
-            Code::WorkerSuperseded => return true,
-            Code::WorkerUnknown => WorkerStatus::Unknown,
-            Code::WorkerState => match self.api.worker_get(self.spec.id.clone()).await {
-                Ok(worker) => worker.status,
-                Err(_) => return false,
-            },
-            _ => return false,
-        };
-        if matches!(status, WorkerStatus::Unknown | WorkerStatus::Unavailable) {
-            // If this fails too, the next request tells.
-            let _ = self.api.worker_register(self.spec.clone()).await;
-        }
-        status == WorkerStatus::Draining
-    }
-
-    /// Another process has this worker's id: nothing that runs here counts any more.
-    fn superseded(&self) {
-        for told in self.attempts().values() {
-            told.send_modify(|told| {
-                told.stop = Some("another process registered under this worker's id".to_owned());
-            });
-        }
-    }
-
-    /// Runs one attempt to its end, or until it is over for the engine.
-    async fn attempt(&self, assignment: Assignment) -> (TaskId, u32, Report) {
-        let key = (assignment.task_id, assignment.attempt);
-        let (tell, told) = watch::channel(Told::default());
-        self.attempts().insert(key, tell);
-        let task = Context {
-            assignment: Arc::new(assignment),
-            worker: self.spec.id.clone(),
-            api: Arc::clone(&self.api),
-            told,
-        };
-        let report = match self.run(task).await {
-            Ended::Done(output) => Report::Completed { output },
-            Ended::Failed(failure) => Report::Failed { failure },
-            Ended::Yielded(checkpoint) => Report::Released {
-                reason: "yielded to more urgent work".into(),
-                checkpoint,
-            },
-        };
-        self.attempts().remove(&key);
-        (key.0, key.1, report)
-    }
-
-    async fn run(&self, task: Context) -> Ended {
-        let kind = &task.assignment.kind;
-        let Some(handler) = self.handlers.get(kind).or(self.any.as_ref()).cloned() else {
-            let text = format!("worker “{}” has no handler for “{kind}”", self.spec.id);
-            let failure = Failure {
-                worker_fault: true,
-                ..Failure::new("worker.no_handler", text)
-            };
-            return Ended::Failed(failure);
-        };
-        let (over, inner) = (task.clone(), task.clone());
-        // A task of its own, so that a panic is a failure of the attempt and not of the lane.
-        let mut running = tokio::spawn(async move { handler.run(inner).await });
-        let mut stop = self.stopping.clone();
-        tokio::select! {
-            ended = &mut running => ended.unwrap_or_else(|fault| {
-                Ended::failed("worker.panicked", format!("the handler panicked: {fault}"))
-            }),
-            reason = over.stopped() => {
-                running.abort();
-                // The report will be refused and recorded, which is as it should be.
-                Ended::failed("attempt.stopped", reason)
-            }
-            _ = stop.wait_for(|stop| *stop) => {
-                running.abort();
-                Ended::Yielded(None)
-            }
-        }
-    }
-}
-
-/// Hears what the engine tells, and shows that the worker lives.
-async fn listen(crew: Arc<Crew>) {
-    let beat = Duration::from_millis(crew.spec.lease_ms / 3);
-    loop {
-        match crew
-            .api
-            .worker_heartbeat(crew.spec.id.clone(), Some(crew.spec.session), beat)
-            .await
-        {
-            Ok(signals) => signals.into_iter().for_each(|signal| tell(&crew, signal)),
-            Err(error) if error.code == Code::Stopped && crew.spec.home == Home::InProcess => {
-                return;
-            }
-            Err(error) if error.code == Code::WorkerSuperseded => return crew.superseded(),
-            Err(_) => tokio::time::sleep(Duration::from_millis(PAUSE_MS.start * 4)).await,
-        }
-    }
-}
-
-fn tell(crew: &Crew, signal: Signal) {
-    let (Signal::Stop { task, attempt, .. } | Signal::Yield { task, attempt }) = &signal;
-    if let Some(told) = crew.attempts().get(&(*task, *attempt)) {
-        told.send_modify(|told| match signal {
-            Signal::Stop { reason, .. } => told.stop = Some(reason),
-            Signal::Yield { .. } => told.yields = true,
-        });
     }
 }
