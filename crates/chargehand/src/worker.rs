@@ -5,7 +5,7 @@
 //! it, again. The engine batches what many lanes ask at the same moment, so a lane needs no queue of
 //! its own. A listener hears what the engine tells about running tasks and beats the heart.
 
-use crate::context::{Context, Told};
+use crate::context::{Context, Records, Told};
 use crate::handler::{Ended, Handler};
 use domain::command::Report;
 use domain::error::{Code, Error};
@@ -332,6 +332,7 @@ impl Crew {
         let (tell, told) = watch::channel(Told::default());
         self.attempts().insert(key, tell);
         let task = Context {
+            records: Records::of(&assignment),
             assignment: Arc::new(assignment),
             worker: self.spec.id.clone(),
             api: Arc::clone(&self.api),
