@@ -56,6 +56,21 @@ impl Records {
         known.get(key).cloned()
     }
 
+    /// Whether a step begins now, and nobody else in this attempt is at it or has done it.
+    fn begin(&self, key: &Name, effect: EffectClass) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.insert(key.clone(), (effect, RecordState::Intended));
+        match before {
+            Some((known, state @ (RecordState::Intended | RecordState::Done { .. })))
+                if !known.is_repeatable() =>
+            {
+                all.insert(key.clone(), (known, state));
+                false
+            }
+            _ => true,
+        }
+    }
+
     fn put(&self, key: &Name, known: Known) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(key.clone(), known);
@@ -265,7 +280,11 @@ impl Context {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Value, Failure>>,
     {
-        self.note(&key, effect, RecordState::Intended).await?;
+        self.say(&key, effect, &RecordState::Intended).await?;
+        if !self.records.begin(&key, effect) {
+            let text = format!("step “{key}” was begun elsewhere in this attempt");
+            return Err(Failure::new(Code::RecordState.as_str(), text));
+        }
         let (outcome, state) = match run().await {
             Ok(value) => {
                 let output = Json::from(value.clone());
@@ -295,21 +314,31 @@ impl Context {
         effect: EffectClass,
         state: RecordState,
     ) -> Result<(), Failure> {
-        let new = NewRecord {
+        self.say(key, effect, &state).await?;
+        self.records.put(key, (effect, state));
+        Ok(())
+    }
+
+    async fn say(
+        &self,
+        key: &Name,
+        effect: EffectClass,
+        state: &RecordState,
+    ) -> Result<(), Failure> {
+        let report = Report::Recorded(NewRecord {
             key: key.clone(),
             effect,
             state: state.clone(),
-        };
+        });
         let mut pause = PAUSE_MS.start;
         // What was paid for is worth saying again, and saying it twice is no fault.
-        while let Err(error) = self.report(Report::Recorded(new.clone())).await {
+        while let Err(error) = self.report(report.clone()).await {
             if !error.code.retryable() || pause > PAUSE_MS.end {
                 return Err(refusal(error));
             }
             tokio::time::sleep(Duration::from_millis(pause)).await;
             pause *= 2;
         }
-        self.records.put(key, (effect, state));
         Ok(())
     }
 

@@ -28,7 +28,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 const WORKERS: [&str; 3] = ["worker_1", "worker_2", "worker_3"];
 const QUEUES: [&str; 2] = ["default", "slow"];
 const SLOTS: [&str; 2] = ["customer-1", "customer-2"];
-const RECORDS: [&str; 2] = ["draft", "charge"];
 const RECEIPTS: [&str; 3] = ["once-a", "once-b", "once-c"];
 
 /// What a run does, one of these: fan-outs with several kinds of join, and a chain.
@@ -193,10 +192,10 @@ impl Script {
                 task: self.task(),
                 reason: "not wanted".into(),
             },
-            24 => match self.below(3) {
+            24 => match self.below(2) {
                 0 => Command::RecordResolve {
                     task: self.task(),
-                    key: self.name(&RECORDS),
+                    key: Name::literal("charge"),
                     finding: Finding::Done {
                         output: Json::default(),
                     },
@@ -343,8 +342,8 @@ impl Script {
     fn report(&mut self) -> Report {
         match self.below(12) {
             10.. => Report::Recorded(NewRecord {
-                key: self.name(&RECORDS),
-                effect: EffectClass::ALL[self.below(4) as usize],
+                key: Name::literal("charge"),
+                effect: EffectClass::AtMostOnce,
                 state: match self.below(6) {
                     0..3 => RecordState::Intended,
                     3 => RecordState::InDoubt,
