@@ -272,6 +272,11 @@ pub const ERRORS: &[Explained] = &[
         "See `chargehand skills`.",
     ),
     (
+        "step.not_done",
+        "A step that was in doubt was looked for and had not happened.",
+        "Nothing: it is done again.",
+    ),
+    (
         "task.cancelled",
         "The task was cancelled.",
         "Nothing; `chargehand tasks redrive` wants it again.",

@@ -2,16 +2,24 @@
 
 use domain::blackboard::{NewEntry, Provenance};
 use domain::command::Report;
-use domain::error::Error;
+use domain::error::{Code, Error};
 use domain::id::EntryId;
 use domain::json::Json;
 use domain::name::Name;
+use domain::record::{EffectClass, NewRecord, RecordState};
+use domain::task::Failure;
 use protocol::Api;
 use protocol::api::Work;
 use protocol::v1::Assignment;
 use serde_json::Value;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// Shortest and longest pause, in milliseconds, before a record that was not heard is said again.
+const PAUSE_MS: std::ops::Range<u64> = 50..5_000;
 
 /// What the engine has told about an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,6 +35,46 @@ pub struct Context {
     pub(crate) worker: Name,
     pub(crate) api: Arc<dyn Api>,
     pub(crate) told: watch::Receiver<Told>,
+    pub(crate) records: Records,
+}
+
+/// Where each step stands, as far as this attempt knows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Records(Arc<Mutex<BTreeMap<Name, Known>>>);
+
+type Known = (EffectClass, RecordState);
+
+impl Records {
+    pub(crate) fn of(assignment: &Assignment) -> Self {
+        let known = assignment.records.iter().cloned();
+        let by_key = known.map(|record| (record.key, (record.effect, record.state)));
+        Self(Arc::new(Mutex::new(by_key.collect())))
+    }
+
+    fn get(&self, key: &Name) -> Option<Known> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(key).cloned()
+    }
+
+    /// Whether a step begins now, and nobody else in this attempt is at it or has done it.
+    fn begin(&self, key: &Name, effect: EffectClass) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.insert(key.clone(), (effect, RecordState::Intended));
+        match before {
+            Some((known, state @ (RecordState::Intended | RecordState::Done { .. })))
+                if !known.is_repeatable() =>
+            {
+                all.insert(key.clone(), (known, state));
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn put(&self, key: &Name, known: Known) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(key.clone(), known);
+    }
 }
 
 impl std::fmt::Debug for Context {
@@ -72,10 +120,11 @@ impl Context {
         fraction: Option<f64>,
         note: impl Into<String> + Send,
     ) -> Result<(), Error> {
-        let report = Report::Progressed {
-            fraction,
-            note: note.into(),
-        };
+        let note = note.into();
+        self.report(Report::Progressed { fraction, note }).await
+    }
+
+    async fn report(&self, report: Report) -> Result<(), Error> {
         let reports = vec![(self.assignment.task_id, self.assignment.attempt, report)];
         let work = Work {
             worker: self.worker.clone(),
@@ -84,6 +133,213 @@ impl Context {
             claim: None,
         };
         self.api.work(work).await?.reports.pop().unwrap_or(Ok(()))
+    }
+
+    /// Does one step of the work, a model call or a tool call, at most once as far as that is
+    /// possible: what an earlier attempt finished under this `key` is given back without calling
+    /// `run`; otherwise the step is announced, run, and its outcome kept. `effect` says what doing
+    /// it twice would mean.
+    ///
+    /// `run` fails with a [`Failure`] when nothing happened, so that another attempt may do it
+    /// again; and with [`Failure::in_doubt`] when it may have happened, because no answer came, say.
+    ///
+    /// ```
+    /// use chargehand::{Context, EffectClass, Ended, Failure};
+    /// async fn draft_and_charge(task: Context) -> Ended {
+    ///     let draft = task.step("draft", EffectClass::Pure, || async { Ok("Dear Ms Lee".into()) });
+    ///     let draft = match draft.await {
+    ///         Ok(draft) => draft,
+    ///         Err(failure) => return Ended::Failed(failure),
+    ///     };
+    ///     let charge = || async {
+    ///         // The bank was asked, and did not answer in time.
+    ///         Err(Failure::in_doubt("no answer within 30 s"))
+    ///     };
+    ///     match task.step("charge", EffectClass::AtMostOnce, charge).await {
+    ///         Ok(receipt) => Ended::done(serde_json::json!({"draft": draft, "receipt": receipt})),
+    ///         Err(failure) => Ended::Failed(failure),
+    ///     }
+    /// }
+    /// # use chargehand::{Api, ApiRead, Submission, TaskSpec, Worker};
+    /// # use engine::{Engine, Place};
+    /// # use std::sync::Arc;
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let engine = Arc::new(Engine::open(&Place::Memory)?);
+    /// # let worker = Worker::new("worker_1")?.handle("order", draft_and_charge)?;
+    /// # let worker = worker.start(engine.clone()).await?;
+    /// # let spec = TaskSpec::new("order".parse()?, chargehand::Json::default());
+    /// # let task = engine.task_submit(vec![Submission::new(spec)]).await?.remove(0)?;
+    /// # let done = engine.task_wait(task, std::time::Duration::from_secs(30)).await?;
+    /// // Nobody charges again: the task is a dead letter until a person has looked.
+    /// # let failure = done.failure.unwrap();
+    /// assert_eq!(failure.code, "record.in_doubt");
+    /// # let states = done.records.iter().map(|record| record.state.as_str());
+    /// # assert_eq!(states.collect::<Vec<_>>(), ["done", "in_doubt"]);
+    /// # worker.stop().await?;
+    /// # Ok::<(), chargehand::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// What `run` failed with. `record.in_doubt`, permanently, when the step may have happened and
+    /// must not be done again (`verify_first` and `at_most_once`): a person finds out, resolves the
+    /// record and redrives the task. The engine's own refusals, under their codes.
+    pub async fn step<F, Fut>(
+        &self,
+        key: &str,
+        effect: EffectClass,
+        run: F,
+    ) -> Result<Value, Failure>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Value, Failure>>,
+    {
+        let key: Name = key.parse().map_err(refusal)?;
+        match self.records.get(&key) {
+            Some((_, RecordState::Done { output })) => Ok(output.value()),
+            // A step of this attempt that was dropped half-way may have happened, too.
+            Some((known, RecordState::InDoubt | RecordState::Intended))
+                if !known.is_repeatable() =>
+            {
+                let text = format!("step “{key}” may or may not have happened");
+                Err(Failure::in_doubt(text))
+            }
+            _ => self.run_step(key, effect, run).await,
+        }
+    }
+
+    /// As [`step`](Self::step) with [`EffectClass::VerifyFirst`]: when the step may have happened,
+    /// `verify` finds out. It gives the output when it did, nothing when it did not; then the step
+    /// is done.
+    ///
+    /// ```
+    /// # use chargehand::{Context, Failure};
+    /// # async fn example(task: Context) -> Result<serde_json::Value, Failure> {
+    /// # async fn search(_: &str) -> Result<Option<serde_json::Value>, Failure> { Ok(None) }
+    /// # async fn post(key: &str) -> Result<serde_json::Value, Failure> { Ok(key.into()) }
+    /// let key = task.idempotency_key();
+    /// task.step_verified("post", || post(&key), || search(&key)).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What `run` or `verify` failed with. When it is in doubt whether `run` did it, another attempt
+    /// verifies.
+    pub async fn step_verified<F, Fut, V, Found>(
+        &self,
+        key: &str,
+        run: F,
+        verify: V,
+    ) -> Result<Value, Failure>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Value, Failure>>,
+        V: FnOnce() -> Found,
+        Found: Future<Output = Result<Option<Value>, Failure>>,
+    {
+        const EFFECT: EffectClass = EffectClass::VerifyFirst;
+        let name: Name = key.parse().map_err(refusal)?;
+        let known = self.records.get(&name);
+        // One that was intended as harmless is simply done again.
+        let open = matches!(
+            known,
+            Some((EFFECT, RecordState::InDoubt | RecordState::Intended))
+        );
+        if open {
+            if let Some(found) = verify().await? {
+                let output = Json::from(found.clone());
+                self.note(&name, EFFECT, RecordState::Done { output })
+                    .await?;
+                return Ok(found);
+            }
+            let failure = Failure::new("step.not_done", "looked for, and it had not happened");
+            self.note(&name, EFFECT, RecordState::Failed { failure })
+                .await?;
+        }
+        let outcome = self.step(key, EFFECT, run).await;
+        outcome.map_err(|failure| Failure {
+            retryable: failure.retryable || is_in_doubt(&failure) && self.verifies(&name),
+            ..failure
+        })
+    }
+
+    /// Whether the next attempt can find out what became of a step.
+    fn verifies(&self, key: &Name) -> bool {
+        self.records
+            .get(key)
+            .is_some_and(|known| known.0 == EffectClass::VerifyFirst)
+    }
+
+    async fn run_step<F, Fut>(
+        &self,
+        key: Name,
+        effect: EffectClass,
+        run: F,
+    ) -> Result<Value, Failure>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Value, Failure>>,
+    {
+        self.say(&key, effect, &RecordState::Intended).await?;
+        if !self.records.begin(&key, effect) {
+            let text = format!("step “{key}” was begun elsewhere in this attempt");
+            return Err(Failure::new(Code::RecordState.as_str(), text));
+        }
+        let (outcome, state) = match run().await {
+            Ok(value) => {
+                let output = Json::from(value.clone());
+                (Ok(value), RecordState::Done { output })
+            }
+            Err(failure) if is_in_doubt(&failure) => {
+                // Harmless to repeat: another attempt does.
+                let retryable = failure.retryable || effect.is_repeatable();
+                (
+                    Err(Failure {
+                        retryable,
+                        ..failure
+                    }),
+                    RecordState::InDoubt,
+                )
+            }
+            Err(failure) => (Err(failure.clone()), RecordState::Failed { failure }),
+        };
+        self.note(&key, effect, state).await?;
+        outcome
+    }
+
+    /// Says where a step stands, and remembers it once it is accepted.
+    async fn note(
+        &self,
+        key: &Name,
+        effect: EffectClass,
+        state: RecordState,
+    ) -> Result<(), Failure> {
+        self.say(key, effect, &state).await?;
+        self.records.put(key, (effect, state));
+        Ok(())
+    }
+
+    async fn say(
+        &self,
+        key: &Name,
+        effect: EffectClass,
+        state: &RecordState,
+    ) -> Result<(), Failure> {
+        let report = Report::Recorded(NewRecord {
+            key: key.clone(),
+            effect,
+            state: state.clone(),
+        });
+        let mut pause = PAUSE_MS.start;
+        // What was paid for is worth saying again, and saying it twice is no fault.
+        while let Err(error) = self.report(report.clone()).await {
+            if !error.code.retryable() || pause > PAUSE_MS.end {
+                return Err(refusal(error));
+            }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            pause *= 2;
+        }
+        Ok(())
     }
 
     /// Whether more urgent work waits: end with [`Ended::Yielded`](crate::Ended::Yielded) at the
@@ -128,5 +384,17 @@ impl Context {
     /// The whole contract, for what a handler needs beyond this.
     pub fn api(&self) -> &Arc<dyn Api> {
         &self.api
+    }
+}
+
+fn is_in_doubt(failure: &Failure) -> bool {
+    failure.code == Code::RecordInDoubt.as_str()
+}
+
+/// The engine refused what a step said.
+fn refusal(error: Error) -> Failure {
+    Failure {
+        retryable: error.code.retryable(),
+        ..Failure::new(error.code.as_str(), error.message)
     }
 }

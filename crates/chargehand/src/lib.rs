@@ -36,6 +36,7 @@ pub use domain::command::{Report, RunStart, Submission};
 pub use domain::error::{Code, Error};
 pub use domain::json::Json;
 pub use domain::name::Name;
+pub use domain::record::EffectClass;
 pub use domain::task::{Failure, Priority, TaskSpec};
 pub use handler::{Ended, Handler};
 pub use protocol::{Api, ApiRead};

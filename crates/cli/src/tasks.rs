@@ -1,10 +1,12 @@
-//! `chargehand tasks`: list, show, cancel, redrive, reassign.
+//! `chargehand tasks`: list, show, cancel, redrive, resolve, reassign.
 
 use crate::crew;
 use crate::error::CliError;
 use crate::output::{Output, cut, duration, instant, print, print_json, table};
+use domain::json::Json;
 use domain::name::Name;
-use domain::task::{Address, TaskStatus, Waits};
+use domain::record::{Finding, RecordState};
+use domain::task::{Address, Failure, TaskStatus, Waits};
 use protocol::api::TaskQuery;
 use protocol::v1::TaskView;
 use protocol::{Api, ApiRead};
@@ -57,6 +59,22 @@ pub(crate) enum Args {
         /// Which.
         task: String,
     },
+    /// Say whether a step in doubt happened; then `chargehand tasks redrive` lets the task go on.
+    #[command(after_help = "Examples:
+  chargehand tasks resolve task_01k5z3v9wfe4rvq0t2m6n80000 charge --done '{\"receipt\": 7}'
+  chargehand tasks resolve task_01k5z3v9wfe4rvq0t2m6n80000 charge --not-done \"no such booking\"")]
+    Resolve {
+        /// Which task.
+        task: String,
+        /// Which step, as `chargehand tasks show` names it.
+        step: String,
+        /// It happened; what came of it, as JSON.
+        #[arg(long, value_name = "JSON", required_unless_present = "not_done")]
+        done: Option<String>,
+        /// It did not happen; how that is known.
+        #[arg(long, value_name = "TEXT", conflicts_with = "done")]
+        not_done: Option<String>,
+    },
     /// Give a task to another worker.
     #[command(
         after_help = "Example:\n  chargehand tasks reassign task_01k5z3v9wfe4rvq0t2m6n80000 worker_2"
@@ -107,6 +125,24 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
         Args::Redrive { task } => {
             let (engine, task) = (crew::open_existing(store)?, task.parse()?);
             engine.task_redrive(task).await?;
+            (engine, task)
+        }
+        Args::Resolve {
+            task,
+            step,
+            done,
+            not_done,
+        } => {
+            let finding = match done {
+                Some(output) => Finding::Done {
+                    output: Json::from_text(output)?,
+                },
+                None => Finding::Failed {
+                    failure: Failure::new("step.not_done", not_done.unwrap_or_default()),
+                },
+            };
+            let (engine, task) = (crew::open_existing(store)?, task.parse()?);
+            engine.record_resolve(task, step.parse()?, finding).await?;
             (engine, task)
         }
         Args::Reassign { task, worker } => {
@@ -215,6 +251,21 @@ fn show(task: &TaskView) -> String {
                 "{n} {} by {worker} after {ran}{why}",
                 state.as_str().unwrap_or("")
             ),
+        );
+    }
+    for record in &task.records {
+        let what = match &record.state {
+            RecordState::Done { output } => format!(" — {}", cut(output.text(), 300)),
+            RecordState::Failed { failure } => {
+                format!(" — {}: {}", failure.code, cut(&failure.message, 300))
+            }
+            RecordState::Intended | RecordState::InDoubt => String::new(),
+        };
+        let (key, n) = (&record.key, record.attempt);
+        let (state, class) = (record.state.as_str(), record.effect.as_str());
+        line(
+            "step",
+            format!("{key} {state} by attempt {n} ({class}){what}"),
         );
     }
     line("brief", cut(task.input.text(), 600));

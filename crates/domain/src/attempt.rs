@@ -1,5 +1,6 @@
 //! The attempt: one try of a task under one lease. Its number is the fencing token.
 
+use crate::error::Code;
 use crate::limits::*;
 use crate::name::Name;
 use crate::time::Time;
@@ -43,6 +44,12 @@ impl Failure {
             retryable: false,
             ..Self::new(code, message)
         }
+    }
+
+    /// A step's call may or may not have happened: no answer came, say. Only somebody who finds out
+    /// can go on.
+    pub fn in_doubt(message: impl Into<String>) -> Self {
+        Self::permanent(Code::RecordInDoubt.as_str(), message)
     }
 
     pub(crate) fn bounded(mut self) -> Self {

@@ -11,6 +11,7 @@ use crate::json::Json;
 use crate::message::NewMessage;
 use crate::name::Name;
 use crate::pool::Pool;
+use crate::record::{Finding, NewRecord};
 use crate::run::{Crew, Move};
 use crate::state::{Key, State};
 use crate::task::{Address, Failure, TaskSpec};
@@ -105,6 +106,8 @@ pub enum Report {
         #[serde(default)]
         note: String,
     },
+    /// What became of one step of it.
+    Recorded(NewRecord),
     /// The result.
     Completed {
         /// What came out.
@@ -189,6 +192,15 @@ pub enum Command {
         task: TaskId,
         /// Who.
         to: Address,
+    },
+    /// A person found out about a step in doubt.
+    RecordResolve {
+        /// Whose.
+        task: TaskId,
+        /// Which step.
+        key: Name,
+        /// What was found.
+        finding: Finding,
     },
     /// A task's holder shall yield to a more urgent one.
     TaskPreempt {
@@ -386,7 +398,9 @@ impl Command {
             Self::TaskReport { lease, .. } => {
                 keys.extend([Key::Task(lease.task), Key::Worker(lease.worker.clone())]);
             }
-            Self::TaskTimeOut(task) | Self::TaskCancel { task, .. } => keys.push(Key::Task(*task)),
+            Self::TaskTimeOut(task)
+            | Self::TaskCancel { task, .. }
+            | Self::RecordResolve { task, .. } => keys.push(Key::Task(*task)),
             Self::TaskRedrive(task) | Self::TaskReassign { task, .. } => task_and_run(task, keys),
             Self::TaskPreempt { task, urgent } => {
                 keys.extend([Key::Task(*task), Key::Task(*urgent)])

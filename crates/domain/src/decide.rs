@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::id::Ids;
 use crate::state::State;
 use crate::time::Time;
-use crate::{blackboard, credential, message, pool, queue, run, task, worker};
+use crate::{blackboard, credential, message, pool, queue, record, run, task, worker};
 
 /// What was decided. A refusal may have events too: a late result changes nothing, yet is a fact.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +62,7 @@ pub fn decide(state: &State, command: &Command, now: Time, ids: &mut dyn Ids) ->
         Command::TaskCancel { task, reason } => task::cancel(state, task, reason),
         Command::TaskRedrive(task) => task::redrive(state, task),
         Command::TaskReassign { task, to } => task::reassign(state, task, to, now),
+        Command::RecordResolve { task, key, finding } => record::resolve(state, task, key, finding),
         Command::TaskPreempt { task, urgent } => task::preempt(state, task, urgent),
         Command::WorkerRegister(spec) => worker::register(state, spec, now),
         Command::WorkerLose {

@@ -195,6 +195,12 @@ codes! {
     BackupDamaged = "backup.damaged", World, false, "Copy it again from where it was kept, or use another backup; nothing was changed.";
     /// There is a store, or something else, where one was to be restored.
     RestoreExists = "restore.exists", Caller, false, "Choose another folder with `--store`; or move what is there aside with `--replace`.";
+    /// The task has no record of this step.
+    RecordUnknown = "record.unknown", Caller, false, "See the steps that have a record with `chargehand tasks show`.";
+    /// The record's state does not allow this.
+    RecordState = "record.state", Conflict, false, "Read the task's records; the message names the state. What is done stays as it is.";
+    /// A step may or may not have happened, and is not done again until that is known.
+    RecordInDoubt = "record.in_doubt", Conflict, false, "Find out whether it happened and say so with `chargehand tasks resolve`; then redrive the task.";
     /// A rule of Chargehand itself was broken.
     Internal = "internal", Bug, false, "Please report it, with the output of `chargehand doctor`.";
 }

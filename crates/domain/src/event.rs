@@ -12,6 +12,7 @@ use crate::json::Json;
 use crate::message::Message;
 use crate::name::Name;
 use crate::pool::Pool;
+use crate::record::{Finding, NewRecord};
 use crate::run::Crew;
 use crate::state::Key;
 use crate::task::{Address, AttemptEnd, Failure, Membership, TaskSpec};
@@ -142,6 +143,33 @@ pub enum Event {
         /// In words.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         note: String,
+        /// The task's run, for those who follow one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<RunId>,
+    },
+    /// The worker told what became of a step. Folds in `assigned` and `in_progress`; elsewhere
+    /// stale. What the record's own state does not allow is refused (`record.state`,
+    /// `record.in_doubt`); the same again is answered without an event.
+    #[serde(rename = "record.noted")]
+    RecordNoted {
+        /// The attempt.
+        lease: AttemptRef,
+        /// What it said.
+        record: NewRecord,
+        /// The task's run, for those who follow one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<RunId>,
+    },
+    /// A person found out about a step in doubt. Folds in every state of its task; refused when the
+    /// step is not in doubt (`record.state`).
+    #[serde(rename = "record.resolved")]
+    RecordResolved {
+        /// The task.
+        task: TaskId,
+        /// The step.
+        key: Name,
+        /// What was found.
+        finding: Finding,
         /// The task's run, for those who follow one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         run: Option<RunId>,
@@ -633,6 +661,8 @@ impl Event {
             Self::TaskAssigned { .. } => "task.assigned",
             Self::TaskStarted { .. } => "task.started",
             Self::TaskProgressed { .. } => "task.progressed",
+            Self::RecordNoted { .. } => "record.noted",
+            Self::RecordResolved { .. } => "record.resolved",
             Self::TaskCompleted { .. } => "task.completed",
             Self::AttemptEnded { .. } => "attempt.ended",
             Self::TaskFailed { .. } => "task.failed",
@@ -709,10 +739,14 @@ impl Event {
                 keys.extend(lease.iter().map(|lease| Key::Worker(lease.worker.clone())));
                 ties.touches(keys);
             }
-            Self::TaskProgressed { lease, .. } | Self::TaskYieldAsked { lease, .. } => {
+            Self::TaskProgressed { lease, .. }
+            | Self::RecordNoted { lease, .. }
+            | Self::TaskYieldAsked { lease, .. } => {
                 keys.push(Key::Task(lease.task));
             }
-            Self::TaskUnblocked { task, .. } | Self::TaskReassigned { task, .. } => {
+            Self::TaskUnblocked { task, .. }
+            | Self::RecordResolved { task, .. }
+            | Self::TaskReassigned { task, .. } => {
                 keys.push(Key::Task(*task));
             }
             Self::ResultRefused { .. } => keys.push(Key::Tally),
@@ -787,7 +821,10 @@ impl Event {
             | Self::RunFailed { run, .. }
             | Self::RunCancelled { run, .. }
             | Self::RunReopened { run } => Some(*run),
-            Self::TaskProgressed { run, .. } | Self::TaskReassigned { run, .. } => *run,
+            Self::TaskProgressed { run, .. }
+            | Self::RecordNoted { run, .. }
+            | Self::RecordResolved { run, .. }
+            | Self::TaskReassigned { run, .. } => *run,
             Self::EntryWritten { entry, .. } => entry.run,
             Self::EntryForgotten { run, .. } => *run,
             _ => None,

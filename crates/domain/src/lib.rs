@@ -26,6 +26,7 @@ pub mod monitor;
 pub mod name;
 pub mod pool;
 pub mod queue;
+pub mod record;
 pub mod retry;
 pub mod run;
 #[cfg(feature = "schema")]

@@ -4,7 +4,8 @@
 pub const NAME_BYTES_MAX: usize = 128;
 /// Bytes in a goal.
 pub const GOAL_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of JSON in one task's input, one output, one checkpoint, one message or one entry.
+/// Bytes of JSON in one task's input, one output, one checkpoint, one record, one message or one
+/// entry.
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of JSON in the output that a gate reduces its inputs to.
 pub const GATE_OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -49,6 +50,10 @@ pub const ATTEMPTS_MAX: u32 = 100;
 pub const LOSSES_MAX: u32 = 20;
 /// Ended attempts kept with a task; the event log has them all.
 pub const ATTEMPTS_KEPT: usize = 20;
+/// Steps of one task that have a record.
+pub const RECORDS_MAX: usize = 1_000;
+/// Bytes of outputs and failures in all records of one task.
+pub const RECORDS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Milliseconds an attempt may take when nothing is said: ten minutes.
 pub const TIMEOUT_MS_DEFAULT: u64 = 10 * 60 * 1000;
 /// Milliseconds an attempt may take at most: seven days.

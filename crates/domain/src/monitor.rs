@@ -197,7 +197,7 @@ impl Monitor {
                     seen.status = TaskStatus::InProgress;
                 }
             }
-            Event::TaskProgressed { lease, .. } => {
+            Event::TaskProgressed { lease, .. } | Event::RecordNoted { lease, .. } => {
                 if let Some(seen) = self.tasks.get_mut(&lease.task) {
                     seen.heard = Some(recorded.at);
                 }

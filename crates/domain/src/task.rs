@@ -23,6 +23,7 @@ use crate::json::Json;
 use crate::limits::*;
 use crate::name::Name;
 use crate::queue::aged;
+use crate::record::Record;
 use crate::retry::RetryPolicy;
 use crate::state::{Quotas, State};
 use crate::time::Time;
@@ -429,6 +430,9 @@ pub struct Task {
     /// The newest progress: when, how far, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
+    /// What became of its steps, in the order they were first told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<Record>,
 }
 
 /// How far a task is, as its worker told.
@@ -679,6 +683,8 @@ impl Task {
                     note: note.clone(),
                 });
             }
+            Event::RecordNoted { lease, record, .. } => self.noted(lease, record, at),
+            Event::RecordResolved { key, finding, .. } => self.resolved(key, finding, at),
             Event::TaskYieldAsked { .. } => {
                 if let Some(lease) = self.lease_mut() {
                     lease.yield_asked = true;
@@ -793,6 +799,7 @@ impl Task {
             ended: Vec::new(),
             checkpoint: None,
             progress: None,
+            records: Vec::new(),
         }
     }
 
@@ -804,6 +811,7 @@ impl Task {
         ran_ms: u64,
         failure: Option<Failure>,
     ) {
+        self.doubt(ended_at);
         if self.ended.len() >= ATTEMPTS_KEPT {
             self.ended.remove(0);
         }
@@ -1073,6 +1081,7 @@ pub(crate) fn report(
                 done,
             )
         }
+        Report::Recorded(new) => crate::record::note(task, lease, new),
         Report::Completed { output } => {
             if let Err(error) = payload("the task's output", output.bytes()) {
                 // Kept as the attempt's failure, so that the task does not hang in its lease.
@@ -1385,6 +1394,7 @@ fn is_repeated(task: &Task, lease: &AttemptRef, report: &Report) -> bool {
         (Report::Released { .. }, AttemptState::Cancelled, Some(kept)) => {
             kept.code == "attempt.released"
         }
+        (Report::Recorded(new), ..) => crate::record::is_repeated(task, lease.attempt, new),
         _ => false,
     }
 }

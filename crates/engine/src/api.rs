@@ -16,6 +16,7 @@ use domain::limits::{BOARD_ENTRIES_MAX, CAPACITY_MAX, PAGE_MAX, REQUEST_COMMANDS
 use domain::message::{Message, NewMessage};
 use domain::name::Name;
 use domain::pool::Pool;
+use domain::record::Finding;
 use domain::run::Run;
 use domain::state::{Key, Row};
 use domain::statistics::Tally;
@@ -529,6 +530,11 @@ impl Api for Engine {
 
     async fn task_reassign(&self, task: TaskId, to: Address) -> Result<()> {
         self.done(Command::TaskReassign { task, to }).await
+    }
+
+    async fn record_resolve(&self, task: TaskId, key: Name, finding: Finding) -> Result<()> {
+        self.done(Command::RecordResolve { task, key, finding })
+            .await
     }
 
     async fn run_start(&self, run: RunStart) -> Result<RunId> {

@@ -16,6 +16,7 @@ use domain::json::Json;
 use domain::message::{Message, NewMessage};
 use domain::name::Name;
 use domain::pool::Pool;
+use domain::record::Finding;
 use domain::run::RunStatus;
 use domain::task::{Address, TaskStatus};
 use domain::worker::{Home, WorkerSpec, WorkerStatus};
@@ -211,6 +212,8 @@ pub trait Api: ApiRead {
     async fn task_redrive(&self, task: TaskId) -> Result<()>;
     /// Gives a task to another worker, whatever it is doing now.
     async fn task_reassign(&self, task: TaskId, to: Address) -> Result<()>;
+    /// A person found out whether a step in doubt happened. The task goes on when it is redriven.
+    async fn record_resolve(&self, task: TaskId, key: Name, finding: Finding) -> Result<()>;
     /// Starts a run.
     async fn run_start(&self, run: RunStart) -> Result<RunId>;
     /// Gives a supervisor's reduction of a gate that awaits it.

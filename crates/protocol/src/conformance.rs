@@ -35,6 +35,7 @@ mod board;
 mod dispatch;
 mod log;
 mod messages;
+mod records;
 mod runs;
 mod tasks;
 mod workers;
@@ -43,6 +44,7 @@ pub use board::*;
 pub use dispatch::*;
 pub use log::*;
 pub use messages::*;
+pub use records::*;
 pub use runs::*;
 pub use tasks::*;
 pub use workers::*;
@@ -130,6 +132,10 @@ macro_rules! conformance {
             a_follower_sees_each_event_once,
             urgent_work_makes_running_work_yield,
             payloads_are_bounded,
+            a_finished_step_is_reused,
+            an_intended_step_is_in_doubt_after_a_loss,
+            what_is_done_is_final_and_said_once,
+            records_are_bounded,
         ]);
     };
     (@tests $implementation:ident, $open:expr, [$($case:ident,)*]) => {

@@ -8,6 +8,7 @@ use domain::id::{MessageId, RunId, TaskId};
 use domain::json::Json;
 use domain::message::Message;
 use domain::name::Name;
+use domain::record::Record;
 use domain::run::{Crew, Run, RunState, RunStatus, StepStatus};
 use domain::statistics::Tally;
 use domain::task::{
@@ -96,6 +97,9 @@ pub struct TaskView {
     /// Carried for the submitter.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<Name, String>,
+    /// What became of its steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<Record>,
 }
 
 impl TaskView {
@@ -148,6 +152,7 @@ impl TaskView {
             ran_ms: ran,
             ended: task.ended.clone(),
             metadata: task.spec.metadata.clone(),
+            records: task.records.clone(),
         }
     }
 }
@@ -544,6 +549,9 @@ pub struct Assignment {
     /// What an earlier attempt handed back to go on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Json>,
+    /// What became of its steps in earlier attempts: what is done is reused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<Record>,
     /// When the attempt times out.
     pub deadline: Time,
     /// What comes first.
@@ -575,6 +583,7 @@ impl Assignment {
             kind: task.spec.kind.clone(),
             input: task.spec.input.clone(),
             checkpoint: task.checkpoint.clone(),
+            records: task.records.clone(),
             deadline: lease.deadline,
             priority: task.spec.priority,
             trace: task.trace_of(lease.attempt),

@@ -100,6 +100,11 @@ bodies! {
         /// Who.
         to: domain::task::Address,
     }
+    /// What a person found out about a step in doubt.
+    ResolveRecord {
+        /// What.
+        finding: domain::record::Finding,
+    }
     /// A supervisor's reduction of a gate.
     Settle {
         /// What it made.

@@ -37,6 +37,8 @@ pub enum Told {
     Result(String, u64, String),
     /// "This task is yours": task, attempt, worker.
     Lease(String, u64, String),
+    /// "These steps are done": task, attempt, their outputs, told with the lease.
+    Steps(String, u64, BTreeMap<String, Value>),
 }
 
 /// A stored frame: the position of its first event, the chain's value after it, its lines.
@@ -100,6 +102,8 @@ pub enum Rule {
     Pause,
     /// An entry has one holder.
     Entry,
+    /// A step that is done stays so, for every later attempt; one in doubt is not done again.
+    Record,
     /// A recipient's part of a message ends once.
     Message,
     /// Submitted is the sum of the states.
@@ -216,6 +220,8 @@ struct Task {
     cut: bool,
     address: Value,
     blocked_by: BTreeSet<String>,
+    /// For each step its effect class and where it stands.
+    steps: BTreeMap<String, (String, Value)>,
 }
 
 #[derive(Debug)]
@@ -265,6 +271,8 @@ struct Judge {
     messages: BTreeMap<String, BTreeSet<String>>,
     /// Every lease ever given: who had it, and how it ended.
     leases: BTreeMap<(String, u64), (String, Option<&'static str>)>,
+    /// For each lease the steps that were done before it, with their outputs.
+    done: BTreeMap<(String, u64), BTreeMap<String, Value>>,
     refused: u64,
 }
 
@@ -343,6 +351,8 @@ impl Judge {
                     lease.started = true;
                 }
             }
+            "record.noted" => self.noted(&body),
+            "record.resolved" => self.resolved(&body),
             "task.yield_asked" => self.yield_asked(&body),
             "task.completed" => self.completed(&body),
             "attempt.ended" => self.ended(&body),
@@ -462,6 +472,7 @@ impl Judge {
             cut: false,
             address: spec["address"].clone(),
             blocked_by,
+            steps: BTreeMap::new(),
             spec,
         };
         if self.tasks.insert(id.clone(), task).is_some() {
@@ -517,6 +528,11 @@ impl Judge {
             started: body["started"] == true,
         });
         let spec = task.spec.clone();
+        let done = task.steps.iter().filter_map(|(key, (_, state))| {
+            let output = state.get("done")?["output"].clone();
+            Some((key.clone(), output))
+        });
+        self.done.insert((id.clone(), attempt), done.collect());
         self.leases
             .insert((id.clone(), attempt), (worker.clone(), None));
         for (rule, text) in broken {
@@ -623,6 +639,11 @@ impl Judge {
         }
         if let Some(task) = self.tasks.get_mut(&id) {
             task.lease = None;
+            for (effect, state) in task.steps.values_mut() {
+                if state == "intended" && !matches!(effect.as_str(), "pure" | "keyed") {
+                    *state = "in_doubt".into();
+                }
+            }
             if let Some(running) = task.spec["slot"]["key"]
                 .as_str()
                 .and_then(|k| self.slots.get_mut(k))
@@ -630,6 +651,46 @@ impl Judge {
                 *running = running.saturating_sub(1);
             }
         }
+    }
+
+    fn noted(&mut self, body: &Value) {
+        if !self.current(&body["lease"], "record.noted") {
+            return;
+        }
+        let (id, said) = (text(&body["lease"]["task"]), &body["record"]);
+        let (key, effect, state) = (text(&said["key"]), text(&said["effect"]), &said["state"]);
+        let told = state.get("done").is_some() || state.get("failed").is_some();
+        let steps = self.tasks.get(&id).map(|task| &task.steps);
+        let wrong = match steps.and_then(|steps| steps.get(&key)) {
+            Some((_, before)) if before.get("done").is_some() => Some("is done already"),
+            Some((class, before)) if before == "in_doubt" => match class.as_str() {
+                "pure" | "keyed" => None,
+                "verify_first" if told => None,
+                _ => Some("is in doubt"),
+            },
+            Some((_, before)) if before == "intended" => None,
+            _ if state == "intended" || matches!(effect.as_str(), "pure" | "keyed") => None,
+            _ => Some("was not intended"),
+        };
+        if let Some(wrong) = wrong {
+            self.say(Rule::Record, format!("step {key} of {id} {wrong}: {state}"));
+        }
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.steps.insert(key, (effect, state.clone()));
+        }
+    }
+
+    fn resolved(&mut self, body: &Value) {
+        let (id, key) = (text(&body["task"]), text(&body["key"]));
+        let step = self
+            .tasks
+            .get_mut(&id)
+            .and_then(|task| task.steps.get_mut(&key));
+        let before = step.map(|(_, state)| std::mem::replace(state, body["finding"].clone()));
+        let doubted = before.is_some_and(|before| before == "in_doubt");
+        self.expect(Rule::Record, doubted, || {
+            format!("step {key} of {id} is resolved without a doubt")
+        });
     }
 
     fn yield_asked(&mut self, body: &Value) {
@@ -1118,7 +1179,14 @@ impl Judge {
             });
         }
         for told in told {
+            let rule = match told {
+                Told::Steps(..) => Rule::Record,
+                _ => Rule::Acknowledged,
+            };
             let found = match told {
+                Told::Steps(task, attempt, steps) => {
+                    self.done.get(&(task.clone(), *attempt)) == Some(steps)
+                }
                 Told::Task(label, id) => {
                     labels.get(&(true, label.clone())) == Some(&vec![id.clone()])
                 }
@@ -1135,7 +1203,7 @@ impl Judge {
                     lease.is_some_and(|(holder, _)| holder == worker)
                 }
             };
-            self.expect(Rule::Acknowledged, found, || format!("{told:?} is not so"));
+            self.expect(rule, found, || format!("{told:?} is not so"));
         }
     }
 

@@ -323,12 +323,12 @@ fn retries(s: &mut Scenario, size: u64) {
         let mut flaky = spec(&format!("flaky {n}"), "flaky", 30);
         flaky.input =
             json!({"label": format!("flaky {n}"), "does": "flaky", "times": n, "ms": 20}).into();
-        s.task(n, &format!("flaky {n}"), flaky);
+        s.task(n, &format!("flaky {n}"), in_steps(flaky));
     }
     s.task(10, "doomed", spec("doomed", "doomed", 20));
     s.task(11, "broken", spec("broken", "broken", 20));
     s.task(12, "faulty", spec("faulty", "faulty", 20));
-    s.task(13, "stubborn", spec("stubborn", "stubborn", 20));
+    s.task(13, "stubborn", in_steps(spec("stubborn", "stubborn", 20)));
     for label in ["doomed", "stubborn"] {
         let ended = vec![Until::TaskEnded(label.into())];
         s.act(0, ended, What::TaskRedrive(label.into()));
@@ -348,7 +348,7 @@ fn retries(s: &mut Scenario, size: u64) {
 
 fn chains(s: &mut Scenario, size: u64) {
     s.crew(2, 2);
-    s.task(0, "a", spec("a", "ok", 60));
+    s.task(0, "a", in_steps(spec("a", "ok", 60)));
     s.chain(0, "b", spec("b", "flaky", 20), &["a"]);
     s.chain(0, "c", spec("c", "ok", 20), &["a", "b"]);
     let mut last = "c".to_owned();
@@ -414,6 +414,14 @@ fn priorities(s: &mut Scenario, size: u64) {
     }
 }
 
+/// The same, in steps of which each has a record.
+fn in_steps(mut spec: TaskSpec) -> TaskSpec {
+    let mut input = spec.input.value();
+    input["steps"] = json!(true);
+    spec.input = input.into();
+    spec
+}
+
 fn timeouts(s: &mut Scenario, size: u64) {
     s.crew(2, 2);
     for n in 0..2 + size.min(4) {
@@ -421,7 +429,7 @@ fn timeouts(s: &mut Scenario, size: u64) {
         let does = ["hang", "ok", "flaky"][(n % 3) as usize];
         let mut spec = spec(&label, does, 100 * n);
         spec.timeout_ms = 900 + 100 * n;
-        s.task(n, &label, spec);
+        s.task(n, &label, in_steps(spec));
     }
     let mut once = spec("once", "hang", 0);
     (once.timeout_ms, once.retry) = (1_000, RetryPolicy::NEVER);

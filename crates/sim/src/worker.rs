@@ -8,7 +8,9 @@ use domain::error::{Code, Error};
 use domain::event::AttemptRef;
 use domain::id::TaskId;
 use domain::json::Json;
-use domain::task::Failure;
+use domain::name::Name;
+use domain::record::{EffectClass, NewRecord, RecordState};
+use domain::task::{Failure, Task};
 use domain::time::Time;
 use domain::worker::{Home, WorkerSpec};
 use engine::ask::{Ask, Worked};
@@ -82,6 +84,8 @@ struct Job {
     ending: Ending,
     /// It hears when it is to stop or to yield.
     hears: bool,
+    /// It said that it will post, and must say that it did.
+    posts: bool,
 }
 
 /// A simulated worker.
@@ -293,6 +297,7 @@ impl Hand {
             .told
             .push(Told::Lease(id, attempt, lease.worker.to_string()));
         let input = task.spec.input.value();
+        let posts = input["steps"] == true && self.begin_steps(&lease, &task, scene.told);
         let says = match &input["says"] {
             Value::Null => json!({"did": input["label"]}),
             says => says.clone(),
@@ -340,7 +345,44 @@ impl Hand {
             until,
             ending,
             hears,
+            posts,
         });
+    }
+
+    /// Takes up a task's steps where earlier attempts left them: reads once, and says that it will
+    /// post unless it finds that it was posted. What each attempt would make of a step differs, so
+    /// that a step done twice shows. Whether it is to say that it has posted.
+    fn begin_steps(&mut self, lease: &AttemptRef, task: &Task, told: &mut Vec<Told>) -> bool {
+        let known = |key: &str| {
+            let record = task
+                .records
+                .iter()
+                .find(|record| record.key.as_str() == key);
+            record.map(|record| &record.state)
+        };
+        let finished = task
+            .records
+            .iter()
+            .filter_map(|record| match &record.state {
+                RecordState::Done { output } => Some((record.key.to_string(), output.value())),
+                _ => None,
+            });
+        let (id, attempt) = (lease.task.to_string(), u64::from(lease.attempt));
+        told.push(Told::Steps(id, attempt, finished.collect()));
+        let read = known("read").is_some_and(|state| matches!(state, RecordState::Done { .. }));
+        // A careless one does not look.
+        if !read || self.misbehaves(2) {
+            let report = step("read", EffectClass::Pure, done_by(lease.attempt));
+            self.reports.push((lease.clone(), report));
+        }
+        let (says, posts) = match known("post") {
+            Some(RecordState::Done { .. }) => return false,
+            Some(RecordState::InDoubt) => (done_by(lease.attempt), false),
+            _ => (RecordState::Intended, true),
+        };
+        let report = step("post", EffectClass::VerifyFirst, says);
+        self.reports.push((lease.clone(), report));
+        posts
     }
 
     fn work(&mut self, scene: &mut Scene<'_>) {
@@ -353,6 +395,11 @@ impl Hand {
             let report = match job.ending {
                 Ending::Result(output) => {
                     scene.effects.push(effect(&job.lease, now));
+                    if job.posts {
+                        let posted = done_by(job.lease.attempt);
+                        let posted = step("post", EffectClass::VerifyFirst, posted);
+                        self.reports.push((job.lease.clone(), posted));
+                    }
                     Report::Completed { output }
                 }
                 Ending::Failure(failure) => Report::Failed { failure },
@@ -435,6 +482,20 @@ fn accept(sent: Sent, answers: Vec<Answer>, told: &mut Vec<Told>) {
             let (task, worker) = (lease.task.to_string(), lease.worker.to_string());
             told.push(Told::Result(task, u64::from(lease.attempt), worker));
         }
+    }
+}
+
+fn step(key: &'static str, effect: EffectClass, state: RecordState) -> Report {
+    Report::Recorded(NewRecord {
+        key: Name::literal(key),
+        effect,
+        state,
+    })
+}
+
+fn done_by(attempt: u32) -> RecordState {
+    RecordState::Done {
+        output: json!({"by": attempt}).into(),
     }
 }
 

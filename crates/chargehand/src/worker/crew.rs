@@ -1,6 +1,6 @@
 //! The work itself: runs attempts, and hears what the engine says about them.
 
-use crate::context::{Context, Told};
+use crate::context::{Context, Records, Told};
 use crate::handler::{Ended, Handler};
 use crate::worker::PAUSE_MS;
 use domain::command::Report;
@@ -111,6 +111,7 @@ impl Crew {
         let (tell, told) = watch::channel(Told::default());
         self.attempts().insert(key, tell);
         let task = Context {
+            records: Records::of(&assignment),
             assignment: Arc::new(assignment),
             worker: self.spec.id.clone(),
             api: Arc::clone(&self.api),

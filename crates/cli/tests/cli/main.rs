@@ -9,4 +9,5 @@ mod config;
 mod durability;
 mod main_job;
 mod sigkill;
+mod steps;
 mod transcript;

@@ -838,6 +838,7 @@ fn every_command_explains_itself_by_example() {
         "tasks show",
         "tasks cancel",
         "tasks redrive",
+        "tasks resolve",
         "tasks reassign",
         "workers",
         "workers list",

@@ -11,6 +11,7 @@ use domain::id::{EntryId, MessageId, RunId, TaskId};
 use domain::message::{NewMessage, To};
 use domain::monitor::Conflict;
 use domain::pool::{Member, Pool, Strategy as Share};
+use domain::record::{EffectClass, Finding, NewRecord, RecordState};
 use domain::retry::RetryPolicy;
 use domain::state::Key;
 use domain::task::{Address, Failure, Priority, SlotUse, TaskSpec};
@@ -22,6 +23,7 @@ use std::sync::Arc;
 const WORKERS: [&str; 4] = ["w1", "w2", "w3", "w4"];
 const QUEUES: [&str; 2] = ["default", "other"];
 const SLOTS: [&str; 2] = ["s1", "s2"];
+const RECORDS: [&str; 2] = ["r1", "r2"];
 
 /// One thing that happens. Small numbers stand for things: the task, run or lease that they point
 /// at among those there are, or sometimes one that is not.
@@ -42,6 +44,7 @@ enum Act {
     TimeOut(u8),
     Cancel(u8),
     Redrive(u8),
+    Resolve(u8, u8, Option<u8>),
     Reassign(u8, u8, bool),
     Preempt(u8, u8),
     Register(u8, u64),
@@ -79,6 +82,7 @@ struct Shape {
 enum Say {
     Started,
     Progressed(f64),
+    Recorded(u8, u8, RecordState),
     Completed(f64),
     Failed { retryable: bool, worker_fault: bool },
     Released,
@@ -109,10 +113,20 @@ fn shape() -> impl Strategy<Value = Shape> {
         )
 }
 
+fn record_state() -> impl Strategy<Value = RecordState> {
+    prop_oneof![
+        4 => Just(RecordState::Intended),
+        3 => (0..2u8).prop_map(|output| RecordState::Done { output: json!(output).into() }),
+        1 => Just(RecordState::Failed { failure: Failure::new("x", "y") }),
+        1 => Just(RecordState::InDoubt),
+    ]
+}
+
 fn say() -> impl Strategy<Value = Say> {
     prop_oneof![
         1 => Just(Say::Started),
         1 => (0.0..=1.0f64).prop_map(Say::Progressed),
+        4 => (0..2u8, 0..4u8, record_state()).prop_map(|(k, e, s)| Say::Recorded(k, e, s)),
         4 => any::<f64>().prop_filter("finite", |x| x.is_finite()).prop_map(Say::Completed),
         2 => any::<(bool, bool)>()
             .prop_map(|(retryable, worker_fault)| Say::Failed { retryable, worker_fault }),
@@ -136,6 +150,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => any8().prop_map(Act::TimeOut),
         3 => any8().prop_map(Act::Cancel),
         4 => any8().prop_map(Act::Redrive),
+        2 => (any8(), 0..2u8, prop::option::of(0..2u8)).prop_map(|(t, k, f)| Act::Resolve(t, k, f)),
         3 => (any8(), 0..5u8, any::<bool>()).prop_map(|(t, w, o)| Act::Reassign(t, w, o)),
         2 => (any8(), any8()).prop_map(|(a, b)| Act::Preempt(a, b)),
         6 => (worker(), 0..2u64).prop_map(|(w, s)| Act::Register(w, s)),
@@ -277,6 +292,18 @@ impl Universe {
                 reason: reason(),
             },
             Act::Redrive(task) => Command::TaskRedrive(self.task(task)),
+            Act::Resolve(task, key, found) => Command::RecordResolve {
+                task: self.task(task),
+                key: n(RECORDS[key as usize]),
+                finding: match found {
+                    Some(output) => Finding::Done {
+                        output: json!(output).into(),
+                    },
+                    None => Finding::Failed {
+                        failure: Failure::new("x", "y"),
+                    },
+                },
+            },
             Act::Reassign(task, worker, only) => Command::TaskReassign {
                 task: self.task(task),
                 to: match (worker, only) {
@@ -455,6 +482,11 @@ fn report(say: Say) -> Report {
             fraction: Some(fraction),
             note: String::new(),
         },
+        Say::Recorded(key, effect, state) => Report::Recorded(NewRecord {
+            key: n(RECORDS[key as usize]),
+            effect: EffectClass::ALL[effect as usize],
+            state,
+        }),
         Say::Completed(output) => Report::Completed {
             output: json!([output]).into(),
         },

@@ -7,5 +7,6 @@ mod features;
 mod graphs;
 mod invariants;
 mod monitor;
+mod records;
 mod transitions;
 mod world;

@@ -9,6 +9,7 @@ use domain::graph::Graph;
 use domain::id::{CountedIds, RunId, TaskId};
 use domain::json::Json;
 use domain::name::Name;
+use domain::record::{Finding, RecordState};
 use domain::run::{Crew, Run, RunStatus, StepState};
 use domain::state::{Key, Row, State};
 use domain::statistics::Tally;
@@ -56,6 +57,8 @@ struct Witness {
     held: BTreeMap<TaskId, (u32, Name)>,
     attempts: BTreeMap<TaskId, u32>,
     completed: BTreeSet<TaskId>,
+    /// Steps that are done: no other word about them may be an event.
+    done: BTreeSet<(TaskId, Name)>,
     refused: u64,
 }
 
@@ -86,6 +89,24 @@ impl Witness {
             Event::TaskStarted { lease, .. }
             | Event::TaskProgressed { lease, .. }
             | Event::TaskYieldAsked { lease, .. } => current(&self.held, lease),
+            Event::RecordNoted { lease, record, .. } => {
+                current(&self.held, lease);
+                let step = (lease.task, record.key.clone());
+                if let RecordState::Done { .. } = &record.state {
+                    assert!(self.done.insert(step), "{} is done twice", record.key);
+                } else {
+                    assert!(!self.done.contains(&step), "{} was done", record.key);
+                }
+            }
+            Event::RecordResolved {
+                task, key, finding, ..
+            } => {
+                let step = (*task, key.clone());
+                assert!(!self.done.contains(&step), "{key} was done");
+                if matches!(finding, Finding::Done { .. }) {
+                    self.done.insert(step);
+                }
+            }
             Event::TaskCompleted { lease, .. } => {
                 current(&self.held, lease);
                 self.held.remove(&lease.task);

@@ -15,8 +15,8 @@ use domain::task::TaskSpec;
 use protocol::api::Work;
 use protocol::v1::{Page, TaskView};
 use protocol::wire::{
-    AttemptReport, Attempts, PageParams, Queues, Reason, Reassign, SubmitMany, Submitted,
-    TaskParams, TaskRef, WaitParams,
+    AttemptReport, Attempts, PageParams, Queues, Reason, Reassign, ResolveRecord, SubmitMany,
+    Submitted, TaskParams, TaskRef, WaitParams,
 };
 use protocol::{Api as _, ApiRead as _};
 use std::sync::Arc;
@@ -49,6 +49,7 @@ pub(super) fn operating() -> Routes {
     OpenApiRouter::new()
         .routes(routes!(redrive))
         .routes(routes!(reassign))
+        .routes(routes!(resolve))
         .routes(routes!(pause))
         .routes(routes!(resume))
 }
@@ -204,6 +205,18 @@ async fn reassign(
     Body(body): Body<Reassign>,
 ) -> Answer<StatusCode> {
     done(caller.engine.task_reassign(task, body.to).await)
+}
+
+/// Say whether a step in doubt happened; the task goes on when it is redriven.
+#[utoipa::path(post, path = "/v1/tasks/{task}/records/{key}/resolve", tag = "tasks", operation_id = "record_resolve",
+    params(("task" = TaskId, Path, description = "Whose."), ("key" = String, Path, description = "Which step.")),
+    request_body = ResolveRecord, responses((status = 204, description = "It is in doubt no more.")))]
+async fn resolve(
+    caller: Caller,
+    At((task, key)): At<(TaskId, Name)>,
+    Body(body): Body<ResolveRecord>,
+) -> Answer<StatusCode> {
+    done(caller.engine.record_resolve(task, key, body.finding).await)
 }
 
 /// List the queues.

@@ -143,6 +143,50 @@ fn overlapping_leases_and_tokens_used_twice_are_noticed() {
 }
 
 #[test]
+fn a_step_done_twice_repeated_in_doubt_or_forgotten_is_noticed() {
+    let of = |log: &[Value], key: &str, state: &str| {
+        let says = |state: &str, said: &Value| said == state || said.get(state).is_some();
+        let fits =
+            |body: &Value| body["record"]["key"] == key && says(state, &body["record"]["state"]);
+        at(log, "record.noted", fits)
+    };
+    let twice = doctored("retries", |log| {
+        let n = of(log, "post", "done");
+        let mut again = log[n].clone();
+        again["event"]["record.noted"]["record"]["state"]["done"]["output"] = json!("another");
+        log.insert(n + 1, again);
+    });
+    breaks(Rule::Record, &twice);
+
+    let unannounced = doctored("retries", |log| {
+        let n = of(log, "post", "intended");
+        log.remove(n);
+    });
+    breaks(Rule::Record, &unannounced);
+
+    // The first attempt failed between intent and outcome; the second goes ahead all the same.
+    let repeated = doctored("retries", |log| {
+        let fits = |body: &Value| {
+            let record = &body["record"];
+            let second = body["lease"]["attempt"] == 2 && record["key"] == "post";
+            second && record["state"].get("done").is_some()
+        };
+        let n = at(log, "record.noted", fits);
+        log[n]["event"]["record.noted"]["record"]["state"] = json!("intended");
+    });
+    breaks(Rule::Record, &repeated);
+
+    let mut forgotten = evidence("retries");
+    let told = forgotten.told.iter_mut().find_map(|told| match told {
+        Told::Steps(_, _, steps) if !steps.is_empty() => Some(steps),
+        _ => None,
+    });
+    told.expect("a second attempt was told of the first")
+        .clear();
+    breaks(Rule::Record, &forgotten);
+}
+
+#[test]
 fn effects_without_a_lease_doubled_or_missing_are_noticed() {
     let mut doubled = evidence("fan_out");
     let effect = doubled.effects[0].clone();

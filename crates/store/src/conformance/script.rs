@@ -15,6 +15,7 @@ use domain::json::Json;
 use domain::message::{NewMessage, To};
 use domain::name::Name;
 use domain::pool::{Pool, Strategy};
+use domain::record::{EffectClass, Finding, NewRecord, RecordState};
 use domain::retry::RetryPolicy;
 use domain::run::Crew;
 use domain::state::Key;
@@ -191,7 +192,16 @@ impl Script {
                 task: self.task(),
                 reason: "not wanted".into(),
             },
-            24 => Command::TaskRedrive(self.task()),
+            24 => match self.below(2) {
+                0 => Command::RecordResolve {
+                    task: self.task(),
+                    key: Name::literal("charge"),
+                    finding: Finding::Done {
+                        output: Json::default(),
+                    },
+                },
+                _ => Command::TaskRedrive(self.task()),
+            },
             25 => {
                 let urgent = self.task();
                 let held = self.one(&self.leases.clone());
@@ -330,7 +340,21 @@ impl Script {
     }
 
     fn report(&mut self) -> Report {
-        match self.below(10) {
+        match self.below(12) {
+            10.. => Report::Recorded(NewRecord {
+                key: Name::literal("charge"),
+                effect: EffectClass::AtMostOnce,
+                state: match self.below(6) {
+                    0..3 => RecordState::Intended,
+                    3 => RecordState::InDoubt,
+                    4 => RecordState::Failed {
+                        failure: Failure::new("step.failed", "no"),
+                    },
+                    _ => RecordState::Done {
+                        output: Json::from_value(&serde_json::json!([self.below(2), 0.1])),
+                    },
+                },
+            }),
             0 => Report::Started,
             1 => Report::Progressed {
                 fraction: Some(self.below(101) as f64 / 100.0),

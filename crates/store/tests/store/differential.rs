@@ -147,5 +147,5 @@ fn the_scripts_reach_far() {
         }
     }
     // Every event there is.
-    assert_eq!(seen.len(), 42, "{seen:?}");
+    assert_eq!(seen.len(), 44, "{seen:?}");
 }
