@@ -71,6 +71,8 @@ pub struct Plan {
     pub retry: RetryPolicy,
     /// What comes first.
     pub priority: Priority,
+    /// Where the tasks wait; none is the queue that everybody serves.
+    pub queue: Option<Name>,
     /// Kept with the run, for whoever resumes it.
     pub metadata: BTreeMap<Name, Json>,
 }
@@ -88,6 +90,7 @@ impl Plan {
             timeout_ms: None,
             retry: RetryPolicy::default(),
             priority: Priority::NORMAL,
+            queue: None,
             metadata: BTreeMap::new(),
         }
     }
@@ -157,6 +160,10 @@ impl Plan {
             timeout_ms: self.timeout_ms,
             retry: self.retry,
             priority: self.priority,
+            queue: self
+                .queue
+                .clone()
+                .unwrap_or_else(domain::task::default_queue),
             ..Template::new(self.kind.clone())
         };
         let each = Each {

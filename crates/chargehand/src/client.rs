@@ -20,7 +20,10 @@ use crate::client::address::Address;
 use crate::client::request::Request;
 use crate::client::transport::{Key, Transport};
 use domain::error::{Code, Error};
+use domain::name::Name;
 use domain::trace::TraceParent;
+use protocol::key::Tenant;
+use protocol::wire::{TenantList, TenantRef};
 use reqwest::{Certificate, Method};
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
@@ -120,6 +123,25 @@ impl Client {
             transport: Arc::clone(&self.transport),
             trace: Some(trace),
         }
+    }
+
+    /// The tenants of the server: for an admin of its default tenant.
+    ///
+    /// # Errors
+    /// The server's own.
+    pub async fn tenant_list(&self) -> Result<Vec<Tenant>, Error> {
+        let list: TenantList = self.ask(self.get(&["v1", "tenants"])?).await?;
+        list.items.iter().map(|item| item.tenant.parse()).collect()
+    }
+
+    /// Makes a tenant; one that is there already stays as it is.
+    ///
+    /// # Errors
+    /// The server's own.
+    pub async fn tenant_create(&self, tenant: &Tenant) -> Result<(), Error> {
+        let tenant = Name::new(tenant.as_str())?;
+        let request = self.post(&["v1", "tenants"])?;
+        self.tell(request.json(&TenantRef { tenant })?).await
     }
 
     /// Follows the log from the event after this position, without a gap or a repeat, over broken

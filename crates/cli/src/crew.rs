@@ -2,19 +2,17 @@
 //! can bring up the same crew.
 
 use crate::error::CliError;
+use crate::target::Site;
 use agent::command::CommandLimits;
 use agent::worker::{COMMAND_KIND, CommandHandler, SkillHandler};
 use chargehand::{Running, Worker};
 use domain::error::{Code, Error};
 use domain::json::Json;
 use domain::name::Name;
-use engine::{Engine, Place};
-use protocol::Api;
 use protocol::v1::RunView;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
-use store::backend::sqlite::Sqlite;
 
 /// Workers of one crew, at most: each may run a program of its own.
 pub(crate) const WORKERS_MAX: u32 = 1_000;
@@ -33,6 +31,9 @@ pub(crate) struct CrewPlan {
     /// The program that the workers run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) worker_command: Option<String>,
+    /// Tells this crew from others of the same server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tag: Option<String>,
 }
 
 impl CrewPlan {
@@ -69,35 +70,6 @@ pub(crate) fn check_workers(workers: u32) -> Result<(), CliError> {
     Err(error.into())
 }
 
-/// Opens the store, which is made if there is none.
-pub(crate) fn open(store: &str) -> Result<Arc<Engine>, CliError> {
-    Ok(Arc::new(Engine::open(&store.parse()?)?))
-}
-
-/// Opens a store that is there; looking at nothing must not make one.
-pub(crate) fn open_existing(store: &str) -> Result<Arc<Engine>, CliError> {
-    if let Place::Folder(folder) = store.parse()? {
-        must_exist(&folder)?;
-    }
-    open(store)
-}
-
-/// Opens a store that is there to look only, also while another process works with it.
-pub(crate) fn open_to_read(store: &str) -> Result<Arc<Engine>, CliError> {
-    match store.parse()? {
-        Place::Memory => open(store),
-        Place::Folder(folder) => {
-            must_exist(&folder)?;
-            Ok(Arc::new(Engine::open_to_read(&folder)?))
-        }
-    }
-}
-
-/// Whether some process works with the store.
-pub(crate) fn is_worked_on(store: &str) -> bool {
-    matches!(store.parse(), Ok(Place::Folder(folder)) if Sqlite::is_owned(&folder))
-}
-
 pub(crate) fn must_exist(folder: &Path) -> Result<(), CliError> {
     if folder.is_file() {
         let text = format!("{} is a file; the store is a folder", folder.display());
@@ -110,52 +82,74 @@ pub(crate) fn must_exist(folder: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The ids of a crew of so many.
-pub(crate) fn names(workers: u32) -> Vec<Name> {
+/// The ids of a crew of so many. On a server that others use too, the crew's tag tells its workers
+/// from theirs.
+pub(crate) fn names(workers: u32, tag: Option<&str>) -> Vec<Name> {
+    let name = |n: u32| match tag {
+        None => format!("worker_{n}"),
+        Some(tag) => format!("worker_{n}@{tag}"),
+    };
     (1..=workers)
-        .filter_map(|n| Name::new(format!("worker_{n}")).ok())
+        .filter_map(|n| Name::new(name(n)).ok())
         .collect()
 }
 
-/// Starts the workers of these crews; a worker of the same number serves them all.
+/// Where a tagged crew's tasks wait: nobody else's workers shall run this crew's program, nor this
+/// crew's workers theirs.
+pub(crate) fn queue(tag: &str) -> Result<Name, Error> {
+    Name::new(format!("crew-{tag}"))
+}
+
+/// A tag that no other crew has, most likely.
+pub(crate) fn fresh_tag() -> String {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    // Each `RandomState` has keys of its own, from the operating system's randomness.
+    let chance = RandomState::new().build_hasher().finish();
+    format!("{:010x}", chance & 0xff_ffff_ffff)
+}
+
+/// Starts the workers of these crews; a worker of the same name serves them all.
 pub(crate) async fn start(
-    api: &Arc<Engine>,
+    site: &Site,
     crews: &[(String, CrewPlan)],
 ) -> Result<Vec<Running>, CliError> {
-    let workers = crews
-        .iter()
-        .map(|(_, crew)| crew.workers)
-        .max()
-        .unwrap_or(0);
-    let command = crews
-        .iter()
-        .find_map(|(goal, crew)| Some((goal, crew.worker_command.as_ref()?)));
     let mut running = Vec::new();
-    for name in names(workers) {
-        let mut worker = Worker::new(&name)?;
-        for skill in agent::skill::all() {
-            worker = worker.handle(skill.name(), SkillHandler)?;
+    let tags: BTreeSet<Option<&str>> = crews.iter().map(|(_, crew)| crew.tag.as_deref()).collect();
+    for tag in tags {
+        let own = crews.iter().filter(|(_, crew)| crew.tag.as_deref() == tag);
+        let workers = own.clone().map(|(_, crew)| crew.workers).max().unwrap_or(0);
+        let command = own
+            .clone()
+            .find_map(|(goal, crew)| Some((goal, crew.worker_command.as_ref()?)));
+        for name in names(workers, tag) {
+            let mut worker = Worker::new(&name)?;
+            if let Some(tag) = tag {
+                let queue = queue(tag)?;
+                worker = worker.describe(|spec| spec.queues = vec![queue]);
+            }
+            for skill in agent::skill::all() {
+                worker = worker.handle(skill.name(), SkillHandler)?;
+            }
+            if let Some((goal, command)) = command {
+                let (command, goal) = (command.clone(), goal.clone());
+                let limits = CommandLimits::default();
+                worker = worker.handle(
+                    COMMAND_KIND,
+                    CommandHandler {
+                        command,
+                        goal,
+                        limits,
+                    },
+                )?;
+            }
+            running.push(worker.start(site.api()).await?);
         }
-        if let Some((goal, command)) = command {
-            let (command, goal) = (command.clone(), goal.clone());
-            let limits = CommandLimits::default();
-            worker = worker.handle(
-                COMMAND_KIND,
-                CommandHandler {
-                    command,
-                    goal,
-                    limits,
-                },
-            )?;
-        }
-        let api: Arc<dyn Api> = api.clone();
-        running.push(worker.start(api).await?);
     }
     Ok(running)
 }
 
-/// Lets the workers hand back what they have, then stops the engine.
-pub(crate) async fn stop(engine: &Arc<Engine>, workers: Vec<Running>) -> Result<(), CliError> {
+/// Lets the workers hand back what they have, then closes the store, if it is this command's own.
+pub(crate) async fn stop(site: &Site, workers: Vec<Running>) -> Result<(), CliError> {
     let stops = workers
         .into_iter()
         .map(|worker| tokio::spawn(worker.stop()));
@@ -163,7 +157,5 @@ pub(crate) async fn stop(engine: &Arc<Engine>, workers: Vec<Running>) -> Result<
         // A good-bye that could not be said costs nothing: the next start releases what is held.
         let _ = stopped.await;
     }
-    let engine = Arc::clone(engine);
-    let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;
-    stopped.unwrap_or(Ok(())).map_err(CliError::from)
+    site.close().await
 }

@@ -1,11 +1,10 @@
 //! `chargehand events`: the log, an event per line.
 
-use crate::crew;
 use crate::error::CliError;
 use crate::output::{Output, print, print_json};
+use crate::target::Target;
 use domain::event::Recorded;
 use domain::limits::PAGE_MAX;
-use protocol::ApiRead;
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
@@ -25,8 +24,8 @@ pub(crate) struct Args {
     limit: Option<usize>,
 }
 
-pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
-    let engine = crew::open_to_read(store)?;
+pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<ExitCode, CliError> {
+    let engine = target.open_to_read()?;
     let (mut position, mut left) = (args.after, args.limit.unwrap_or(usize::MAX));
     let mut items: Vec<Recorded> = Vec::new();
     while left > 0 {

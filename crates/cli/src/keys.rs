@@ -84,7 +84,9 @@ fn open(target: &Target, tenant: &str) -> Result<Site, CliError> {
                 let text = format!("there is no tenant “{tenant}”");
                 let error = Error::new(Code::TenantUnknown, text);
                 return Err(error
-                    .hint(format!("Make it first: `chargehand tenants create {tenant}`."))
+                    .hint(format!(
+                        "Make it first: `chargehand tenants create {tenant}`."
+                    ))
                     .into());
             }
             let settings = Settings {
@@ -170,7 +172,12 @@ fn row(key: &CredentialView) -> Vec<String> {
 
 /// `90d`, `12h`, `30m`, `45s`.
 fn milliseconds(text: &str) -> Result<u64, CliError> {
-    let units = [("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    let units = [
+        ("s", 1_000),
+        ("m", 60_000),
+        ("h", 3_600_000),
+        ("d", 86_400_000),
+    ];
     let read = units.into_iter().find_map(|(unit, ms)| {
         let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
         count.checked_mul(ms).filter(|ms| *ms > 0)

@@ -13,6 +13,7 @@ mod doctor;
 mod error;
 mod events;
 mod interrupt;
+mod keys;
 mod memory;
 mod output;
 mod progress;
@@ -23,11 +24,13 @@ mod runs;
 mod serve;
 mod skills;
 mod status;
+mod target;
 mod tasks;
 mod workers;
 
 use error::CliError;
 use output::Output;
+use target::{Target, TargetArgs};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -49,15 +52,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
   chargehand runs list --output json"
 )]
 struct Cli {
-    /// Where the store is: a folder, or `memory:` for one that is not kept.
-    #[arg(
-        long,
-        global = true,
-        env = "CHARGEHAND_STORE",
-        default_value = ".chargehand",
-        value_name = "FOLDER"
-    )]
-    store: String,
+    #[command(flatten)]
+    target: TargetArgs,
     /// How to print.
     #[arg(long, short, global = true, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -88,6 +84,18 @@ enum Command {
     /// List workers.
     #[command(subcommand, after_help = "Example:\n  chargehand workers list")]
     Workers(workers::Args),
+    /// Make, list and revoke keys: who may come in to a server.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chargehand keys create --label ops --scope admin\n  chargehand keys list"
+    )]
+    Keys(keys::Args),
+    /// Make and list tenants: each has a store, workers, keys and a log of its own.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chargehand tenants create acme\n  chargehand tenants list"
+    )]
+    Tenants(keys::TenantArgs),
     /// Read and write the blackboard.
     #[command(
         subcommand,
@@ -162,35 +170,42 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 /// `store_said`: whether the store comes from the flag, and not from the environment or the default.
 fn dispatch(cli: Cli, store_said: bool) -> Result<ExitCode, CliError> {
+    let target = Target::from(&cli.target);
     // These need no runtime.
     match &cli.command {
         Command::Config(args) => {
-            return config::run(args, store_said.then_some(cli.store.as_str()), cli.output);
+            return config::run(
+                args,
+                store_said.then_some(cli.target.store.as_str()),
+                cli.output,
+            );
         }
         Command::Completion(args) => return completion::print(args),
         Command::Skills => return skills::print(cli.output),
         Command::Bench(args) => return bench::run(args, cli.output),
-        Command::Backup(args) => return backup::run(args, &cli.store, cli.output),
-        Command::Restore(args) => return restore::run(args, &cli.store, cli.output),
+        Command::Backup(args) => return backup::run(args, target.store("backup")?, cli.output),
+        Command::Restore(args) => return restore::run(args, target.store("restore")?, cli.output),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|fault| CliError::world("runtime.start", format!("no runtime: {fault}"), ""))?;
-    let (store, output) = (cli.store, cli.output);
+    let (store, output) = (cli.target.store, cli.output);
     let code = runtime.block_on(async {
         match cli.command {
-            Command::Run(args) => run::run(args, &store, output).await,
+            Command::Run(args) => run::run(args, &target, output).await,
             Command::Serve(args) => serve::run(args, store_said.then_some(store.as_str())).await,
-            Command::Resume(args) => resume::run(args, &store, output).await,
-            Command::Runs(args) => runs::run(args, &store, output).await,
-            Command::Tasks(args) => tasks::run(args, &store, output).await,
-            Command::Workers(args) => workers::run(args, &store, output).await,
-            Command::Memory(args) => memory::run(args, &store, output).await,
-            Command::Status => status::run(&store, output).await,
-            Command::Events(args) => events::run(args, &store, output).await,
-            Command::Doctor(args) => doctor::run(args, &store, output).await,
+            Command::Resume(args) => resume::run(args, &target, output).await,
+            Command::Runs(args) => runs::run(args, &target, output).await,
+            Command::Tasks(args) => tasks::run(args, &target, output).await,
+            Command::Workers(args) => workers::run(args, &target, output).await,
+            Command::Keys(args) => keys::run(args, &target, output).await,
+            Command::Tenants(args) => keys::tenants(args, &target, output).await,
+            Command::Memory(args) => memory::run(args, &target, output).await,
+            Command::Status => status::run(&target, output).await,
+            Command::Events(args) => events::run(args, &target, output).await,
+            Command::Doctor(args) => doctor::run(args, target.store("doctor")?, output).await,
             Command::Config(_)
             | Command::Skills
             | Command::Bench(_)

@@ -1,12 +1,11 @@
 //! `chargehand memory`: the blackboard, as agents see it.
 
-use crate::crew;
 use crate::error::CliError;
 use crate::output::{Output, cut, instant, print, print_json, table};
+use crate::target::Target;
 use domain::blackboard::{Entry, EntryFilter, NewEntry};
 use domain::json::Json;
 use domain::name::Name;
-use protocol::{Api, ApiRead};
 use serde_json::Value;
 use std::process::ExitCode;
 
@@ -70,7 +69,7 @@ fn names(texts: Vec<String>) -> Result<Vec<Name>, CliError> {
     texts.into_iter().map(|text| Ok(text.parse()?)).collect()
 }
 
-pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<ExitCode, CliError> {
     match args {
         Args::List {
             run,
@@ -91,7 +90,7 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
                 limit: Some(limit),
                 ..EntryFilter::default()
             };
-            let entries = crew::open_to_read(store)?.entry_list(filter).await?;
+            let entries = target.open_to_read()?.entry_list(filter).await?;
             match output {
                 Output::Json => print_json(&serde_json::json!({"items": entries})),
                 Output::Text if entries.is_empty() => print("No entries."),
@@ -114,7 +113,7 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
             entry.segment = segment.parse()?;
             entry.importance = importance;
             entry.ttl_ms = ttl.map(|seconds| seconds.saturating_mul(1_000));
-            let id = crew::open(store)?.entry_write(entry).await?;
+            let id = target.open()?.entry_write(entry).await?;
             match output {
                 Output::Json => print_json(&serde_json::json!({"entry_id": id})),
                 Output::Text => print(&id.to_string()),

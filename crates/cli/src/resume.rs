@@ -7,6 +7,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{Output, cut, duration, print, print_json, say};
 use crate::progress;
 use crate::run::SUPERVISOR;
+use crate::target::{Site, Target};
 use agent::command::check_program;
 use agent::input::Source;
 use agent::supervisor::{Aggregated, OneResult, Supervisor};
@@ -14,10 +15,9 @@ use chargehand::Running;
 use domain::id::RunId;
 use domain::name::Name;
 use domain::run::RunStatus;
-use engine::Engine;
+use protocol::ApiRead;
 use protocol::api::RunQuery;
 use protocol::v1::{RunView, Statistics};
-use protocol::{Api, ApiRead};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,16 +32,16 @@ pub(crate) struct Args {
     run: Option<String>,
 }
 
-pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
-    let engine = crew::open_existing(store)?;
+pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<ExitCode, CliError> {
+    let engine = target.open_existing()?;
     let runs = match args.run {
         Some(run) => vec![engine.run_get(run.parse()?).await?],
         None => open_runs(&engine).await?,
     };
-    go_on(&engine, runs, store, output).await
+    go_on(&engine, runs, target, output).await
 }
 
-async fn open_runs(engine: &Engine) -> Result<Vec<RunView>, CliError> {
+async fn open_runs(engine: &Site) -> Result<Vec<RunView>, CliError> {
     let mut runs: Vec<RunView> = Vec::new();
     loop {
         let after = runs.last().map(|run| run.run_id);
@@ -60,9 +60,9 @@ async fn open_runs(engine: &Engine) -> Result<Vec<RunView>, CliError> {
 
 /// Brings up the crews of these runs and works until the runs have ended.
 pub(crate) async fn go_on(
-    engine: &Arc<Engine>,
+    engine: &Site,
     runs: Vec<RunView>,
-    store: &str,
+    target: &Target,
     output: Output,
 ) -> Result<ExitCode, CliError> {
     if runs.is_empty() {
@@ -98,7 +98,7 @@ pub(crate) async fn go_on(
     let interrupt = Interrupt::listen();
     let position = engine.event_wait(0, Duration::ZERO).await?;
     let workers = crew::start(engine, &crews).await?;
-    let api: Arc<dyn Api> = engine.clone();
+    let api = engine.api();
     let supervisor = Supervisor::new(api, Name::literal(SUPERVISOR));
     let left = runs
         .iter()
@@ -118,7 +118,7 @@ pub(crate) async fn go_on(
     let told = Told {
         position,
         total: left,
-        store,
+        target,
         output,
         interrupt,
     };
@@ -131,8 +131,8 @@ pub(crate) struct Told<'a> {
     pub(crate) position: u64,
     /// Tasks to do.
     pub(crate) total: u64,
-    /// Where it is stored.
-    pub(crate) store: &'a str,
+    /// Where it is kept.
+    pub(crate) target: &'a Target,
     /// How to print.
     pub(crate) output: Output,
     /// Made before anything was started.
@@ -141,13 +141,13 @@ pub(crate) struct Told<'a> {
 
 /// Works until these runs have ended, or until the user interrupts; then prints.
 pub(crate) async fn work(
-    engine: &Arc<Engine>,
+    engine: &Site,
     workers: Vec<Running>,
     supervisor: &Supervisor,
     runs: &[RunId],
     mut told: Told<'_>,
 ) -> Result<ExitCode, CliError> {
-    let api: Arc<dyn ApiRead> = engine.clone();
+    let api: Arc<dyn ApiRead> = engine.api();
     let progress = progress::follow(api, runs.to_vec(), told.position, told.total, told.output);
     let all_ended = async {
         let mut views = Vec::new();
@@ -179,7 +179,7 @@ pub(crate) async fn work(
     match told.output {
         Output::Text => {
             for (view, aggregated) in &reports {
-                print_text(view, aggregated, told.store);
+                print_text(view, aggregated, told.target);
             }
         }
         Output::Json => match reports.as_slice() {
@@ -250,7 +250,7 @@ fn plan_steps(view: &RunView) -> Value {
 /// Results that are listed; `tasks list` has the rest.
 const LISTED_MAX: usize = 50;
 
-fn print_text(view: &RunView, made: &Aggregated, store: &str) {
+fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
     let mut text = String::new();
     // What a program printed is listed in the result itself.
     let by_program = CrewPlan::of(view).is_ok_and(|crew| crew.worker_command.is_some());
@@ -277,16 +277,12 @@ fn print_text(view: &RunView, made: &Aggregated, store: &str) {
     if let Some(reason) = &view.cancelled {
         text += &format!(": {reason}");
     }
-    let store = if store == ".chargehand" {
-        String::new()
-    } else {
-        format!(" --store {store}")
-    };
-    text += &format!("\nnext  chargehand{store} runs show {}\n", view.run_id);
+    let there = target.flags();
+    text += &format!("\nnext  chargehand{there} runs show {}\n", view.run_id);
     if view.status == RunStatus::Failed {
-        text += &format!("      chargehand{store} runs retry {}\n", view.run_id);
+        text += &format!("      chargehand{there} runs retry {}\n", view.run_id);
     }
-    text += &format!("      chargehand{store} tasks list --run {}", view.run_id);
+    text += &format!("      chargehand{there} tasks list --run {}", view.run_id);
     print(&text);
 }
 

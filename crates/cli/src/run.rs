@@ -5,6 +5,7 @@ use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::output::{Output, counted, say, whole};
 use crate::resume::{self, Told};
+use crate::target::Target;
 use agent::input::{Item, read_inputs};
 use agent::supervisor::{Plan, Supervisor, WORKERS_DEFAULT};
 use agent::worker::COMMAND_KIND;
@@ -16,10 +17,8 @@ use domain::pool::{Member, Strategy};
 use domain::retry::RetryPolicy;
 use domain::run::Crew;
 use domain::task::Priority;
-use protocol::Api;
 use serde_json::Value;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// The supervisor of runs started here.
 pub(crate) const SUPERVISOR: &str = "supervisor_1";
@@ -70,11 +69,11 @@ pub(crate) struct Args {
     priority: String,
 }
 
-pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
-    let (plan, crew) = prepare(&args)?;
-    let engine = crew::open(store)?;
-    let api: Arc<dyn Api> = engine.clone();
-    let supervisor = Supervisor::new(Arc::clone(&api), Name::literal(SUPERVISOR));
+pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<ExitCode, CliError> {
+    let (plan, crew) = prepare(&args, target)?;
+    let engine = target.open()?;
+    let api = engine.api();
+    let supervisor = Supervisor::new(api.clone(), Name::literal(SUPERVISOR));
     let interrupt = Interrupt::listen();
     let workers = crew::start(&engine, &[(plan.goal.clone(), crew.clone())]).await?;
     let position = api.event_wait(0, std::time::Duration::ZERO).await?;
@@ -95,12 +94,12 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
         };
         let (tasks, crew) = (counted(tasks, "task"), counted(n as usize, "worker"));
         say(&format!("      {on}{tasks} for {crew} ({})", args.strategy));
-        say(&format!("run   {run} in {store}"));
+        say(&format!("run   {run} {target}"));
     }
     let told = Told {
         position,
         total: tasks as u64,
-        store,
+        target,
         output,
         interrupt,
     };
@@ -108,7 +107,7 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
 }
 
 /// Everything that can be refused before anything is stored.
-fn prepare(args: &Args) -> Result<(Plan, CrewPlan), CliError> {
+fn prepare(args: &Args, target: &Target) -> Result<(Plan, CrewPlan), CliError> {
     plan::check_goal(&args.goal)?;
     crew::check_workers(args.workers)?;
     let strategy: Strategy = args.strategy.parse()?;
@@ -130,8 +129,12 @@ fn prepare(args: &Args) -> Result<(Plan, CrewPlan), CliError> {
         because,
         workers,
         worker_command: args.worker_command.clone(),
+        tag: target.is_shared().then(crew::fresh_tag),
     };
-    let members = crew::names(workers).into_iter().map(Member::new).collect();
+    let members = crew::names(workers, crew.tag.as_deref())
+        .into_iter()
+        .map(Member::new)
+        .collect();
     let mut plan = Plan::new(args.goal.clone(), kind, items);
     plan.options = options;
     plan.tasks = args.tasks.map(|tasks| tasks as usize);
@@ -139,6 +142,7 @@ fn prepare(args: &Args) -> Result<(Plan, CrewPlan), CliError> {
     plan.timeout_ms = timeout_ms;
     plan.retry = retry;
     plan.priority = priority;
+    plan.queue = crew.tag.as_deref().map(crew::queue).transpose()?;
     plan.metadata = crew.metadata().into();
     // Refused here, so that a wrong `--tasks` makes no store.
     plan.graph()?.check()?;

@@ -1,13 +1,12 @@
 //! `chargehand runs`: list, show, watch, cancel, retry.
 
-use crate::crew;
 use crate::error::CliError;
 use crate::output::{Output, cut, duration, instant, print, print_json, say, table};
 use crate::resume;
+use crate::target::Target;
 use domain::run::RunStatus;
 use protocol::api::RunQuery;
 use protocol::v1::RunView;
-use protocol::{Api, ApiRead};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -57,7 +56,7 @@ pub(crate) enum Args {
     },
 }
 
-pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<ExitCode, CliError> {
     match args {
         Args::List {
             status,
@@ -66,7 +65,7 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
         } => {
             let status = status.as_deref().map(parse_status).transpose()?;
             let after = after.map(|run| run.parse()).transpose()?;
-            let engine = crew::open_to_read(store)?;
+            let engine = target.open_to_read()?;
             let page = engine
                 .run_list(RunQuery {
                     status,
@@ -80,22 +79,22 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
             }
         }
         Args::Show { run } => {
-            let view = crew::open_to_read(store)?.run_get(run.parse()?).await?;
+            let view = target.open_to_read()?.run_get(run.parse()?).await?;
             show(&view, output);
         }
-        Args::Watch { run } => watch(&run, store, output).await?,
+        Args::Watch { run } => watch(&run, target, output).await?,
         Args::Cancel { run, reason } => {
             let run = run.parse()?;
-            let engine = crew::open_existing(store)?;
+            let engine = target.open_existing()?;
             engine.run_cancel(run, reason).await?;
             show(&engine.run_get(run).await?, output);
         }
         Args::Retry { run } => {
             let run = run.parse()?;
-            let engine = crew::open_existing(store)?;
+            let engine = target.open_existing()?;
             engine.run_retry(run).await?;
             let view = engine.run_get(run).await?;
-            return resume::go_on(&engine, vec![view], store, output).await;
+            return resume::go_on(&engine, vec![view], target, output).await;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -206,13 +205,13 @@ fn show(run: &RunView, output: Output) {
 
 /// Looks again and again; each look opens the store anew, to read only, so that whoever works on
 /// the run is not disturbed.
-async fn watch(run: &str, store: &str, output: Output) -> Result<(), CliError> {
+async fn watch(run: &str, target: &Target, output: Output) -> Result<(), CliError> {
     let id = run.parse()?;
     let mut shown = None;
     loop {
         let (view, worked_on) = {
-            let engine = crew::open_to_read(store)?;
-            (engine.run_get(id).await?, crew::is_worked_on(store))
+            let engine = target.open_to_read()?;
+            (engine.run_get(id).await?, target.is_worked_on())
         };
         if shown.as_ref() != Some(&view) {
             show(&view, output);

@@ -1,8 +1,8 @@
 //! `chargehand status`: what the monitor sees. It can only read, by type.
 
-use crate::crew;
 use crate::error::CliError;
 use crate::output::{Output, print, print_json};
+use crate::target::Target;
 use agent::monitor::Watch;
 use domain::time::Time;
 use protocol::ApiRead;
@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(crate) async fn run(store: &str, output: Output) -> Result<ExitCode, CliError> {
-    let api: Arc<dyn ApiRead> = crew::open_to_read(store)?;
+pub(crate) async fn run(target: &Target, output: Output) -> Result<ExitCode, CliError> {
+    let api: Arc<dyn ApiRead> = target.open_to_read()?.api();
     let mut watch = Watch::new(Arc::clone(&api));
     let progress = watch.monitor_progress().await?;
     let conflicts = watch.conflicts().await?;

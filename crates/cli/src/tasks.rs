@@ -1,15 +1,14 @@
 //! `chargehand tasks`: list, show, cancel, redrive, resolve, reassign.
 
-use crate::crew;
 use crate::error::CliError;
 use crate::output::{Output, cut, duration, instant, print, print_json, table};
+use crate::target::Target;
 use domain::json::Json;
 use domain::name::Name;
 use domain::record::{Finding, RecordState};
 use domain::task::{Address, Failure, TaskStatus, Waits};
 use protocol::api::TaskQuery;
 use protocol::v1::TaskView;
-use protocol::{Api, ApiRead};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -87,7 +86,7 @@ pub(crate) enum Args {
     },
 }
 
-pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<ExitCode, CliError> {
     let (engine, task) = match args {
         Args::List {
             run,
@@ -104,7 +103,7 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
                 after: after.map(|task| task.parse()).transpose()?,
                 limit,
             };
-            let engine = crew::open_to_read(store)?;
+            let engine = target.open_to_read()?;
             if let Some(worker) = &query.worker {
                 // A name that was mistyped is not one without tasks.
                 engine.worker_get(worker.clone()).await?;
@@ -116,14 +115,14 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
             }
             return Ok(ExitCode::SUCCESS);
         }
-        Args::Show { task } => (crew::open_to_read(store)?, task.parse()?),
+        Args::Show { task } => (target.open_to_read()?, task.parse()?),
         Args::Cancel { task, reason } => {
-            let (engine, task) = (crew::open_existing(store)?, task.parse()?);
+            let (engine, task) = (target.open_existing()?, task.parse()?);
             engine.task_cancel(task, reason).await?;
             (engine, task)
         }
         Args::Redrive { task } => {
-            let (engine, task) = (crew::open_existing(store)?, task.parse()?);
+            let (engine, task) = (target.open_existing()?, task.parse()?);
             engine.task_redrive(task).await?;
             (engine, task)
         }
@@ -141,12 +140,12 @@ pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitC
                     failure: Failure::new("step.not_done", not_done.unwrap_or_default()),
                 },
             };
-            let (engine, task) = (crew::open_existing(store)?, task.parse()?);
+            let (engine, task) = (target.open_existing()?, task.parse()?);
             engine.record_resolve(task, step.parse()?, finding).await?;
             (engine, task)
         }
         Args::Reassign { task, worker } => {
-            let (engine, task) = (crew::open_existing(store)?, task.parse()?);
+            let (engine, task) = (target.open_existing()?, task.parse()?);
             let worker: Name = worker.parse()?;
             // A name that was mistyped would wait for ever.
             engine.worker_get(worker.clone()).await?;

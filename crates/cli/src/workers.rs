@@ -1,8 +1,8 @@
 //! `chargehand workers`.
 
-use crate::crew;
 use crate::error::CliError;
 use crate::output::{Output, duration, print, print_json, table};
+use crate::target::Target;
 use protocol::api::worker_list_all;
 use protocol::v1::WorkerView;
 use std::process::ExitCode;
@@ -14,9 +14,9 @@ pub(crate) enum Args {
     List,
 }
 
-pub(crate) async fn run(args: Args, store: &str, output: Output) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<ExitCode, CliError> {
     let Args::List = args;
-    let workers = worker_list_all(&*crew::open_to_read(store)?).await?;
+    let workers = worker_list_all(&*target.open_to_read()?.api()).await?;
     match output {
         Output::Json => print_json(&serde_json::json!({"items": workers})),
         Output::Text if workers.is_empty() => print("No workers."),

@@ -269,6 +269,16 @@ bodies! {
         /// All of them, revoked ones included.
         items: Vec<crate::v1::CredentialView>,
     }
+    /// A tenant's name.
+    TenantRef {
+        /// 1 to 63 lower-case letters, digits and hyphens.
+        tenant: Name,
+    }
+    /// Tenants.
+    TenantList {
+        /// All of them.
+        items: Vec<TenantRef>,
+    }
     /// A task's attempts.
     Attempts {
         /// Those that ended, oldest first; the newest 20.

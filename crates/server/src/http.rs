@@ -17,7 +17,7 @@ mod tasks;
 mod workers;
 
 pub use answer::Refusal;
-pub use system::{Health, Skill, TenantRef};
+pub use system::{Health, Skill};
 
 use crate::auth::Gate;
 use crate::metrics::Metrics;

@@ -12,6 +12,7 @@ use domain::limits::{FAILURE_BYTES_MAX, REQUEST_COMMANDS_MAX};
 use domain::message::{Message, NewMessage};
 use domain::name::Name;
 use domain::pool::Pool;
+use domain::record::Finding;
 use domain::task::Address;
 use domain::worker::{Home, WorkerSpec, WorkerStatus};
 use protocol::api::{
@@ -192,6 +193,12 @@ impl Api for Client {
     async fn task_reassign(&self, task: TaskId, to: Address) -> Result<()> {
         let request = self.post(&["v1", "tasks", &task.to_string(), "reassign"])?;
         self.tell(request.json(&Reassign { to })?.once()).await
+    }
+
+    async fn record_resolve(&self, task: TaskId, key: Name, finding: Finding) -> Result<()> {
+        let path = ["v1", "tasks", &task.to_string(), "records", &key, "resolve"];
+        let request = self.post(&path)?.json(&ResolveRecord { finding })?;
+        self.tell(request).await
     }
 
     async fn run_start(&self, mut run: RunStart) -> Result<RunId> {

@@ -278,6 +278,6 @@ fn size(report: &Report) -> usize {
         Report::Completed { output } => output.bytes(),
         Report::Failed { failure } => failure.message.len(),
         Report::Released { checkpoint, .. } => checkpoint.as_ref().map_or(0, |json| json.bytes()),
-        Report::Started | Report::Progressed { .. } => 0,
+        Report::Recorded(_) | Report::Started | Report::Progressed { .. } => 0,
     }
 }

@@ -13,6 +13,7 @@ use domain::name::Name;
 use protocol::ApiRead as _;
 use protocol::key::Tenant;
 use protocol::v1::Statistics;
+use protocol::wire::{TenantList, TenantRef};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -46,21 +47,6 @@ pub struct Health {
     pub timestamp: u64,
     /// What was looked at, and how it is.
     pub checks: std::collections::BTreeMap<String, String>,
-}
-
-/// A tenant's name.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TenantRef {
-    /// 1 to 63 lower-case letters, digits and hyphens.
-    pub tenant: Name,
-}
-
-/// The tenants.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub(super) struct TenantList {
-    /// All of them.
-    pub items: Vec<TenantRef>,
 }
 
 pub(super) fn reading() -> Routes {
