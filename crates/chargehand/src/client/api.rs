@@ -378,6 +378,8 @@ impl Api for Client {
     }
 
     async fn entry_write(&self, mut entry: NewEntry) -> Result<EntryId> {
+        // JSON has no NaN: what it would become must not be what is refused.
+        entry.check()?;
         let request = self.post(&["v1", "entries"])?.keyed(&mut entry.key)?;
         let made: EntryRef = self.ask(request.json(&entry)?).await?;
         Ok(made.entry_id)

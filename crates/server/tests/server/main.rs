@@ -1,3 +1,4 @@
 //! The server over real sockets, as its clients see it.
 
+mod conformance;
 mod listen;
