@@ -111,7 +111,11 @@ impl NewEntry {
         }
     }
 
-    fn check(&self) -> Result<(), Error> {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`Code::PayloadTooLarge`], [`Code::OutOfRange`] or [`Code::LimitExceeded`], naming the bound.
+    pub fn check(&self) -> Result<(), Error> {
         payload("the entry", self.content.bytes())?;
         if !(0.0..=1.0).contains(&self.importance) {
             let text = format!("importance {} is outside 0 to 1", self.importance);
