@@ -7,6 +7,7 @@
 //! A new chore is a function returning [`Done`] and one line in [`CHORES`].
 
 mod citations;
+mod clients;
 mod ids;
 mod requirements;
 mod run;

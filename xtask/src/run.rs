@@ -5,16 +5,39 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
 use crate::Done;
+use crate::clients;
 use crate::requirements::requirements;
 use crate::tree::root;
 
-/// Programs the build calls that cargo cannot bring, and the package that
-/// does. `.ci/run` installs the same packages; a tidy test compares.
-pub(crate) const SYSTEM: [(&str, &str, &str); 1] = [(
-    "cc",
-    "build-essential",
-    "the embedded SQLite is compiled from C",
-)];
+/// What the build and the tests need that cargo cannot bring: how to see that it is there, the package
+/// that brings it, and why. `.ci/run` installs the same packages; a tidy test compares.
+pub(crate) const SYSTEM: [(&str, &str, &str); 5] = [
+    (
+        "cc --version",
+        "build-essential",
+        "the embedded SQLite is compiled from C",
+    ),
+    (
+        "node --version",
+        "nodejs",
+        "the TypeScript client is tested with it; version 20 or later",
+    ),
+    (
+        "npm --version",
+        "npm",
+        "the TypeScript client is built with it",
+    ),
+    (
+        "promtool --version",
+        "prometheus",
+        "the metrics are judged by Prometheus' own tool",
+    ),
+    (
+        "python3 -m ensurepip --version",
+        "python3-venv",
+        "the Python client is tested in an environment of its own",
+    ),
+];
 
 /// One call of cargo.
 struct Step {
@@ -65,9 +88,10 @@ pub(crate) fn test() -> Done {
     let program = build_program()?;
     let mut totals = Totals::default();
     let tests = ALL_TESTS.run_tests(&program, &mut totals);
+    let clients = clients::test(&program, &mut totals);
     println!();
     let rows = requirements(&["--check".to_owned()]);
-    for error in [&tests, &rows]
+    for error in [&tests, &clients, &rows]
         .into_iter()
         .filter_map(|done| done.as_ref().err())
     {
@@ -77,7 +101,10 @@ pub(crate) fn test() -> Done {
         println!("{} ignored", totals.ignored);
     }
     println!("{} passed, {} failed", totals.passed, totals.failed);
-    match (tests.is_ok() && rows.is_ok(), totals.passed + totals.failed) {
+    match (
+        tests.is_ok() && clients.is_ok() && rows.is_ok(),
+        totals.passed + totals.failed,
+    ) {
         (false, _) => Err("the test run failed; the reasons are above".into()),
         (true, 0) => Err("no test ran".into()),
         (true, _) => Ok(()),
@@ -87,11 +114,17 @@ pub(crate) fn test() -> Done {
 /// Says by package name what the machine lacks, before a build fails in words
 /// only its author understands.
 fn system() -> Done {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    for (program, package, why) in SYSTEM {
-        if !std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
+    for (check, package, why) in SYSTEM {
+        let mut words = check.split(' ');
+        let program = words.next().unwrap_or_default();
+        let mut command = Command::new(program);
+        command
+            .args(words)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if !command.status().is_ok_and(|status| status.success()) {
             return Err(format!(
-                "`{program}` not found ({why}): apt-get install {package}"
+                "`{check}` does not work ({why}): apt-get install {package}"
             ));
         }
     }
@@ -177,10 +210,10 @@ impl Step {
 
 /// Sums over all test binaries and doc tests.
 #[derive(Default, PartialEq, Eq, Debug)]
-struct Totals {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
+pub(crate) struct Totals {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) ignored: u64,
 }
 
 impl Totals {

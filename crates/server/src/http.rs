@@ -98,13 +98,15 @@ impl App {
 }
 
 type Routes = OpenApiRouter<Arc<App>>;
+/// What may be done with any of these scopes.
+type Group<R> = (&'static [Scope], R);
 
 /// Routes that need one of these scopes.
-fn scoped(needed: &'static [Scope], routes: Routes) -> (&'static [Scope], Routes) {
+fn scoped(needed: &'static [Scope], routes: Routes) -> Group<Routes> {
     (needed, routes)
 }
 
-fn groups() -> Vec<(&'static [Scope], Routes)> {
+fn groups() -> Vec<Group<Routes>> {
     const READER: &[Scope] = &[Scope::Reader];
     const SUBMITTER: &[Scope] = &[Scope::Submitter];
     const WORKER: &[Scope] = &[Scope::Worker];
@@ -139,7 +141,7 @@ fn groups() -> Vec<(&'static [Scope], Routes)> {
 }
 
 /// The routes with their gates, and the document that describes them.
-fn api() -> (Vec<(&'static [Scope], Router<Arc<App>>)>, OpenApi) {
+fn api() -> (Vec<Group<Router<Arc<App>>>>, OpenApi) {
     let mut document = OpenApiBuilder::new()
         .info(
             InfoBuilder::new()
