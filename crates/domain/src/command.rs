@@ -236,6 +236,8 @@ pub enum Command {
         /// Pause it.
         paused: bool,
     },
+    /// The clock looks at a worker that is gone.
+    WorkerForget(Name),
     /// A worker that drained or was in error can work again.
     WorkerReady(Name),
     /// Define a pool.
@@ -408,6 +410,9 @@ impl Command {
             Self::WorkerRegister(spec) => {
                 worker_and_holds(state, &spec.id, keys);
                 keys.push(Key::Tally);
+            }
+            Self::WorkerForget(worker) => {
+                keys.extend([Key::Worker(worker.clone()), Key::Tally]);
             }
             Self::WorkerReady(worker) => keys.push(Key::Worker(worker.clone())),
             Self::WorkerLose { worker, .. }

@@ -70,6 +70,7 @@ pub fn decide(state: &State, command: &Command, now: Time, ids: &mut dyn Ids) ->
             session,
             reason,
         } => worker::lose(state, worker, *session, reason, now),
+        Command::WorkerForget(worker) => worker::forget(state, worker, now),
         Command::WorkerReady(worker) => worker::ready(state, worker),
         Command::WorkerDrain(worker) => worker::drain(state, worker),
         Command::WorkerError { worker, reason } => worker::report_error(state, worker, reason, now),

@@ -322,6 +322,12 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A worker was gone for long enough. What it did stays in the statistics.
+    #[serde(rename = "worker.forgotten")]
+    WorkerForgotten {
+        /// Which.
+        worker: Name,
+    },
     /// A worker finishes what it has and gets nothing new.
     #[serde(rename = "worker.draining")]
     WorkerDraining {
@@ -609,6 +615,7 @@ pub const NAMES: &[&str] = &[
     "result.refused",
     "worker.registered",
     "worker.lost",
+    "worker.forgotten",
     "worker.draining",
     "worker.faulted",
     "worker.reserved",
@@ -674,6 +681,7 @@ impl Event {
             Self::ResultRefused { .. } => "result.refused",
             Self::WorkerRegistered { .. } => "worker.registered",
             Self::WorkerLost { .. } => "worker.lost",
+            Self::WorkerForgotten { .. } => "worker.forgotten",
             Self::WorkerDraining { .. } => "worker.draining",
             Self::WorkerFaulted { .. } => "worker.faulted",
             Self::WorkerReserved { .. } => "worker.reserved",
@@ -753,6 +761,9 @@ impl Event {
             Self::WorkerRegistered { spec, first } => {
                 keys.push(Key::Worker(spec.id.clone()));
                 keys.extend(first.then_some(Key::Tally));
+            }
+            Self::WorkerForgotten { worker } => {
+                keys.extend([Key::Worker(worker.clone()), Key::Tally]);
             }
             Self::WorkerLost { worker, .. }
             | Self::WorkerDraining { worker }

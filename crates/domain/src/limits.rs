@@ -89,6 +89,8 @@ pub const ENTRY_TAGS_MAX: usize = 32;
 pub const BOARD_ENTRIES_MAX: u32 = 10_000;
 /// Milliseconds that an idempotency key is remembered: one day.
 pub const RECEIPT_MS: u64 = 24 * 3600 * 1000;
+/// Milliseconds that a worker is remembered after it is gone: one day.
+pub const WORKER_KEPT_MS: u64 = 24 * 3600 * 1000;
 /// Milliseconds that a delivered or dead message is kept: one day.
 pub const MESSAGE_KEPT_MS: u64 = 24 * 3600 * 1000;
 /// Recipients of one message.
@@ -103,7 +105,7 @@ pub const STATISTICS_NAMES_MAX: usize = 1_000;
 pub const CREDENTIALS_MAX: u64 = 10_000;
 /// Scopes of one credential.
 pub const CREDENTIAL_SCOPES_MAX: usize = 5;
-/// Worker ids that one tenant may ever register.
+/// Workers of one tenant, those included that are gone and not forgotten yet.
 pub const WORKERS_MAX: u64 = 100_000;
 /// Milliseconds after which a message that was received but not settled is offered again.
 pub const MESSAGE_VISIBLE_MS: u64 = 60_000;

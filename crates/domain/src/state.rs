@@ -155,6 +155,9 @@ impl Row {
             (Some(Self::Message(_)), _) if matches!(event, Event::MessageForgotten { .. }) => {
                 return None;
             }
+            (Some(Self::Worker(_)), _) if matches!(event, Event::WorkerForgotten { .. }) => {
+                return None;
+            }
             (Some(Self::Receipt(_)), _) => return None,
             (Some(mut row), _) => {
                 match &mut row {
@@ -195,6 +198,7 @@ impl Row {
         match self {
             Self::Task(task) => task.due(),
             Self::Run(run) => run.due(),
+            Self::Worker(worker) => worker.due(),
             Self::Entry(entry) => entry.expires_at,
             Self::Message(message) => message.due(),
             Self::Receipt(receipt) => receipt.due(),

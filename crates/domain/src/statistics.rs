@@ -46,7 +46,7 @@ pub struct Tally {
     pub runs: u64,
     /// Runs that are open.
     pub runs_open: u64,
-    /// Worker ids ever registered.
+    /// Workers that are known, gone ones included.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub workers: u64,
     /// Credentials ever made.
@@ -151,6 +151,7 @@ impl Tally {
             }
             Event::ResultRefused { .. } => self.refused += 1,
             Event::WorkerRegistered { .. } => self.workers += 1,
+            Event::WorkerForgotten { .. } => self.workers -= 1,
             Event::CredentialCreated { .. } => self.credentials += 1,
             Event::RunStarted { .. } => {
                 self.runs += 1;

@@ -256,6 +256,14 @@ impl Worker {
         }
     }
 
+    /// When the clock must look at it: it is forgotten a while after it is gone.
+    pub fn due(&self) -> Option<Time> {
+        match &self.presence {
+            Presence::Gone { since, .. } => Some(since.plus_ms(WORKER_KEPT_MS)),
+            Presence::Here | Presence::Draining => None,
+        }
+    }
+
     /// Tasks it may take on now, were it there.
     pub fn free(&self, now: Time) -> u32 {
         let reserved = self.reserved.values().filter(|until| **until > now).count();
@@ -455,6 +463,19 @@ fn release(state: &State, worker: &Worker, reason: &str, now: Time) -> Vec<Event
     let held = worker.holds.keys().filter_map(|task| state.task(task));
     held.flat_map(|task| crate::task::lose(task, reason, now))
         .collect()
+}
+
+/// The clock looks at a worker: one that is gone for long enough is forgotten.
+pub(crate) fn forget(state: &State, worker: &Name, now: Time) -> Decision {
+    match state.worker(worker).and_then(Worker::due) {
+        Some(due) if due <= now => Decision::event(
+            Event::WorkerForgotten {
+                worker: worker.clone(),
+            },
+            Outcome::Done,
+        ),
+        _ => Decision::answer(Outcome::Done),
+    }
 }
 
 /// A worker that drained or was in error can work again; one that is gone must register.

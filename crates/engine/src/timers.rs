@@ -15,6 +15,7 @@ pub(crate) fn tick(store: &Store, now: Time) -> Vec<Request> {
         let command = match key {
             Key::Task(task) => Command::TaskTimeOut(task),
             Key::Run(run) => Command::RunAdvance(run),
+            Key::Worker(worker) => Command::WorkerForget(worker),
             Key::Entry(entry) => Command::EntryForget {
                 entry,
                 reason: "its time was over".into(),

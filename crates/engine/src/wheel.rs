@@ -405,6 +405,9 @@ impl Wheel {
                     self.hearts.register(spec, recorded.at);
                 }
                 Event::WorkerLost { worker, .. } => self.hearts.forget(worker),
+                Event::WorkerForgotten { worker } => {
+                    self.workers.remove(worker);
+                }
                 Event::EntryWritten { entry, .. }
                     if retain::is_over(&mut self.store, entry.run) =>
                 {

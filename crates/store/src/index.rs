@@ -208,7 +208,12 @@ impl Seen {
     pub fn of(key: &Key, row: Option<&Row>) -> Self {
         let (mut place, mut due, mut leased, mut open) = (None, None, None, true);
         match key {
-            Key::Task(_) | Key::Run(_) | Key::Entry(_) | Key::Message(_) | Key::Receipt(_) => {
+            Key::Task(_)
+            | Key::Run(_)
+            | Key::Worker(_)
+            | Key::Entry(_)
+            | Key::Message(_)
+            | Key::Receipt(_) => {
                 (place, due) = (row.and_then(Row::place), row.and_then(Row::due));
                 if let Some(Row::Task(task)) = row {
                     leased = task.lease().map(|lease| lease.since);
@@ -216,7 +221,7 @@ impl Seen {
             }
             Key::Slot(_) => open = !matches!(row, Some(Row::Slot(slot)) if !slot.is_open()),
             Key::Queue(_) => open = !matches!(row, Some(Row::Queue(queue)) if queue.paused),
-            Key::Worker(_) | Key::Pool(_) | Key::Board(_) | Key::Credential(_) | Key::Tally => {}
+            Key::Pool(_) | Key::Board(_) | Key::Credential(_) | Key::Tally => {}
         }
         Self {
             place,

@@ -472,8 +472,8 @@ pub fn timer(key: &Key) -> Option<Command> {
         },
         Key::Message(id) => Command::MessageExpire(*id),
         Key::Receipt(key) => Command::ReceiptForget(key.clone()),
-        Key::Worker(_)
-        | Key::Queue(_)
+        Key::Worker(worker) => Command::WorkerForget(worker.clone()),
+        Key::Queue(_)
         | Key::Slot(_)
         | Key::Pool(_)
         | Key::Board(_)
