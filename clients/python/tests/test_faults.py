@@ -108,7 +108,7 @@ def test_a_stream_goes_on_after_a_restart_without_gap_or_repeat(own: Server) -> 
 
 
 def test_connections_cut_in_the_middle_of_an_answer(own: Server) -> None:
-    proxy, milder = Proxy(own.port, 2_000), Proxy(own.port, 20_000)
+    proxy, milder = Proxy(own.port, 4_000), Proxy(own.port, 40_000)
     worker = Worker("cut off", url=proxy.url, lease=5)
 
     @worker.task("number", concurrency=4)
@@ -118,17 +118,17 @@ def test_connections_cut_in_the_middle_of_an_answer(own: Server) -> None:
 
     with Chargehand(proxy.url, retries=20) as broken, own.client() as client:
         with worker:
-            tasks = [broken.submit("number", n) for n in range(TASKS)]
-            assert [task.wait(timeout=PATIENCE) for task in tasks] == [
-                {"n": n} for n in range(TASKS)
-            ]
+            tasks = [broken.submit("number", n) for n in range(TASKS // 2)]
+            outputs = [task.wait(timeout=PATIENCE) for task in tasks]
+            assert outputs == [{"n": n} for n in range(TASKS // 2)]
             check_all_done_once(client, tasks)
             with Chargehand(milder.url, retries=20) as reader:
                 whole = [event.position for event in read_all(reader)]
             assert whole == list(range(1, len(whole) + 1))
-    assert proxy.cuts > 10 and milder.cuts > 0
-    # Only what was lost on the way was asked for again: no attempt was wasted.
-    assert {task.get()["attempts"] for task in tasks} == {1}
+        assert proxy.cuts > 10 and milder.cuts > 0
+        # Only what was lost on the way was asked for again: no attempt was wasted, no result came late.
+        assert {task.get()["attempts"] for task in tasks} == {1}
+        assert client.statistics()["results_refused"] == 0
     proxy.close()
     milder.close()
 

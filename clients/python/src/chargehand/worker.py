@@ -969,6 +969,14 @@ class _Crew:
                 break
             except ChargehandError as error:
                 if isinstance(error, ServerUnreachable) or error.retryable:
+                    # Perhaps it arrived. A result is recognized when it comes again; the progress before
+                    # it would come too late, and be recorded as such.
+                    ended = {key for key, report in reports if not _is_progress(report)}
+                    reports = [
+                        (key, report)
+                        for key, report in reports
+                        if not (_is_progress(report) and key in ended)
+                    ]
                     if claim is not None:
                         # Perhaps it was answered: the same tasks shall come.
                         claim["again"] = True
@@ -996,7 +1004,7 @@ class _Crew:
                 await self._ask([report], None, 0.0)
             return
         ((key, report),) = reports
-        if isinstance(report, dict) and "failed" not in report and "progressed" not in report:
+        if isinstance(report, dict) and "failed" not in report and not _is_progress(report):
             failure = _failure("report.refused", f"the server cannot read the result: {error}")
             await self._ask([(key, {"failed": {"failure": failure}})], None, 0.0)
         else:
@@ -1094,6 +1102,10 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
     finally:
         loop.close()
+
+
+def _is_progress(report: Any) -> bool:
+    return isinstance(report, dict) and "progressed" in report
 
 
 def _item(key: Key, report: Any) -> Dict[str, Any]:
