@@ -226,7 +226,7 @@ def test_a_handler_writes_on_the_board_of_its_run(client: Chargehand, shared: Se
 def test_of_two_workers_with_one_id_the_older_one_stops(
     client: Chargehand, shared: Server
 ) -> None:
-    kind, id, release = fresh("hold"), fresh("twin"), threading.Event()
+    kind, id = fresh("hold"), fresh("twin")
     stopped: List[str] = []
 
     def make(name: str) -> Worker:
@@ -252,7 +252,6 @@ def test_of_two_workers_with_one_id_the_older_one_stops(
         until(lambda: stopped, "the older one's end")
         # It said no good-bye for the newer one.
         assert client.worker(id)["status"] == "available"
-    release.set()
 
 
 def test_a_drained_worker_gets_nothing_until_it_is_available_again(
