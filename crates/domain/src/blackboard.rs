@@ -432,13 +432,14 @@ pub(crate) fn claim(
     let Some(known) = state.entry(entry).filter(|entry| !entry.is_expired(now)) else {
         return Decision::refuse(unknown(entry));
     };
+    if known.claimed_by.as_ref() == by {
+        // It is so already: perhaps the answer to the first try was lost.
+        return Decision::answer(Outcome::Entry(*entry));
+    }
     if known.claimed_by.as_ref() != expected {
         let holder = known.claimed_by.as_ref().map_or("nobody", Name::as_str);
         let text = format!("{entry} is held by {holder}");
         return Decision::refuse(Error::new(Code::EntryClaimed, text));
-    }
-    if known.claimed_by.as_ref() == by {
-        return Decision::answer(Outcome::Entry(*entry));
     }
     Decision::event(
         Event::EntryClaimed {

@@ -21,9 +21,10 @@ impl Json {
     /// # Errors
     /// [`Code::JsonMalformed`] with the place of the fault.
     pub fn from_text(text: String) -> Result<Self, Error> {
-        RawValue::from_string(text)
-            .map(|raw| Self(raw.into()))
-            .map_err(|fault| Error::new(Code::JsonMalformed, format!("not JSON: {fault}")))
+        let malformed = |fault| Error::new(Code::JsonMalformed, format!("not JSON: {fault}"));
+        let raw = RawValue::from_string(text).map_err(malformed)?;
+        check_escapes(&raw).map_err(malformed)?;
+        Ok(Self(raw.into()))
     }
 
     /// The text.
@@ -72,8 +73,20 @@ impl Serialize for Json {
 }
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Box::<RawValue>::deserialize(deserializer).map(|raw| Self(raw.into()))
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        check_escapes(&raw).map_err(serde::de::Error::custom)?;
+        Ok(Self(raw.into()))
     }
+}
+
+/// Refuses half of a surrogate pair written as an escape, which is no character: raw text is not
+/// looked into, and whoever reads it later would find nothing.
+fn check_escapes(raw: &RawValue) -> serde_json::Result<()> {
+    let is_suspect = |pair: &[u8]| pair[0] == b'u' && matches!(pair[1], b'd' | b'D');
+    if raw.get().as_bytes().windows(2).any(is_suspect) && raw.get().contains("\\u") {
+        serde_json::from_str::<serde_json::Value>(raw.get())?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -85,9 +98,12 @@ mod tests {
         let json = Json::from_text("{\"b\": 1.50, \"a\":[]}".into()).unwrap();
         assert_eq!(json.text(), "{\"b\": 1.50, \"a\":[]}");
         assert_eq!(serde_json::to_string(&json).unwrap(), json.text());
-        assert_eq!(
-            Json::from_text("{".into()).unwrap_err().code,
-            Code::JsonMalformed
-        );
+        for bad in ["{", r#""\ud83d""#, r#"{"a": "\uDE00 \ud83d"}"#] {
+            let error = Json::from_text(bad.into()).unwrap_err();
+            assert_eq!(error.code, Code::JsonMalformed, "{bad}");
+            assert!(serde_json::from_str::<Json>(bad).is_err(), "{bad}");
+        }
+        let pair = Json::from_text(r#""\ud83d\ude00 und""#.into()).unwrap();
+        assert_eq!(pair.value(), "😀 und");
     }
 }

@@ -1045,6 +1045,10 @@ pub(crate) fn report(
     let held = match task.lease() {
         Some(held) if held.attempt == lease.attempt && held.worker == lease.worker => held,
         _ if is_repeated(task, lease, report) => return Decision::answer(Outcome::Done),
+        // How far something was that is over is not worth a line in the log.
+        _ if matches!(report, Report::Started | Report::Progressed { .. }) => {
+            return Decision::refuse(late(task, lease));
+        }
         _ => return refuse_late(task, lease),
     };
     let done = Outcome::Done;
@@ -1117,16 +1121,17 @@ pub(crate) fn report(
             decision
         }
         Report::Released { reason, checkpoint } => {
-            if let Some(checkpoint) = checkpoint
-                && let Err(error) = payload("the checkpoint", checkpoint.bytes())
-            {
-                return Decision::refuse(error);
-            }
+            let kept = checkpoint.as_ref().map_or(Ok(()), |checkpoint| {
+                payload("the checkpoint", checkpoint.bytes())
+            });
             let failure = Failure::new("attempt.released", reason.clone()).bounded();
-            Decision::event(
-                ended(task, held, AttemptEnd::Cancelled, failure, now).released(checkpoint.clone()),
-                done,
-            )
+            // Without a checkpoint that is too large, yet released: it must not hang in its lease.
+            let checkpoint = checkpoint.clone().filter(|_| kept.is_ok());
+            let released = ended(task, held, AttemptEnd::Cancelled, failure, now);
+            Decision {
+                events: vec![released.released(checkpoint)],
+                outcome: kept.map(|()| done),
+            }
         }
     }
 }
@@ -1399,7 +1404,7 @@ fn is_repeated(task: &Task, lease: &AttemptRef, report: &Report) -> bool {
     }
 }
 
-fn refuse_late(task: &Task, lease: &AttemptRef) -> Decision {
+fn late(task: &Task, lease: &AttemptRef) -> Error {
     let reason = match task.lease() {
         Some(held) => format!(
             "{} is with worker “{}” as attempt {}, not with “{}” as attempt {}",
@@ -1407,11 +1412,15 @@ fn refuse_late(task: &Task, lease: &AttemptRef) -> Decision {
         ),
         None => format!("{} is {}", task.id, task.status()),
     };
-    let error = Error::new(Code::AttemptStale, reason.clone());
+    Error::new(Code::AttemptStale, reason)
+}
+
+fn refuse_late(task: &Task, lease: &AttemptRef) -> Decision {
+    let error = late(task, lease);
     Decision {
         events: vec![Event::ResultRefused {
             lease: lease.clone(),
-            reason,
+            reason: error.message.clone(),
         }],
         outcome: Err(error),
     }

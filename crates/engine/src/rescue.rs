@@ -101,8 +101,11 @@ impl Hearts {
             .map(|heart| heart.heard)
     }
 
+    /// It is gone; if it listens all the same, it hears so at once.
     pub(crate) fn forget(&self, worker: &Name) {
-        self.hearts().remove(worker);
+        if let Some(heart) = self.hearts().remove(worker) {
+            heart.wake.notify_one();
+        }
     }
 
     pub(crate) fn signal(&self, worker: &Name, signal: Signal) {

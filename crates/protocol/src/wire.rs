@@ -29,15 +29,15 @@ pub const TRACEPARENT: &str = "traceparent";
 
 macro_rules! bodies {
     ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })*) => {
-        $($(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        $(#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-        #[serde(deny_unknown_fields)]
+        $(#[$meta])*
         pub struct $name { $($(#[$field_meta])* pub $field: $type,)* })*
     };
 }
 
-// A macro, because forty lines of derives would hide what the bodies are.
+// A macro, because forty lines of derives would hide what the bodies are. What is sent to a server
+// has no unknown fields; its answers may have, so that a newer server does not break an older client.
 bodies! {
     /// A task's id.
     TaskRef {
@@ -70,6 +70,7 @@ bodies! {
         position: u64,
     }
     /// Many tasks, in one transaction.
+    #[serde(deny_unknown_fields)]
     SubmitMany {
         /// At most 10,000.
         tasks: Vec<Submission>,
@@ -90,28 +91,33 @@ bodies! {
     }
     /// Why.
     #[derive(Default)]
+    #[serde(deny_unknown_fields)]
     Reason {
         /// In words.
         #[serde(default)]
         reason: String,
     }
     /// Who shall do it.
+    #[serde(deny_unknown_fields)]
     Reassign {
         /// Who.
         to: domain::task::Address,
     }
     /// What a person found out about a step in doubt.
+    #[serde(deny_unknown_fields)]
     ResolveRecord {
         /// What.
         finding: domain::record::Finding,
     }
     /// A supervisor's reduction of a gate.
+    #[serde(deny_unknown_fields)]
     Settle {
         /// What it made.
         output: Json,
     }
     /// A sign of life.
     #[derive(Default)]
+    #[serde(deny_unknown_fields)]
     Heartbeat {
         /// The worker's life, as it registered.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,6 +133,7 @@ bodies! {
     }
     /// A status to be, of those that are not computed: `available`, `draining`, `error`,
     /// `unavailable`.
+    #[serde(deny_unknown_fields)]
     SetStatus {
         /// Which.
         status: WorkerStatus,
@@ -135,6 +142,7 @@ bodies! {
         reason: String,
     }
     /// What a worker says: what became of its tasks, and what it wants next.
+    #[serde(deny_unknown_fields)]
     WorkBody {
         /// The worker's life, as it registered.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,6 +155,7 @@ bodies! {
         claim: Option<Claim>,
     }
     /// What became of one attempt.
+    #[serde(deny_unknown_fields)]
     ReportItem {
         /// The task.
         task_id: TaskId,
@@ -156,6 +165,7 @@ bodies! {
         report: Report,
     }
     /// What one worker says about one attempt.
+    #[serde(deny_unknown_fields)]
     AttemptReport {
         /// Who.
         worker: Name,
@@ -173,6 +183,7 @@ bodies! {
         refused: Option<Problem>,
     }
     /// A pool, without its name.
+    #[serde(deny_unknown_fields)]
     PoolBody {
         /// How it shares work out.
         #[serde(default)]
@@ -182,6 +193,7 @@ bodies! {
         members: Vec<Name>,
     }
     /// Room to be kept.
+    #[serde(deny_unknown_fields)]
     Reserve {
         /// What the worker must be able to do.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,6 +204,7 @@ bodies! {
         keep_ms: u64,
     }
     /// Compare-and-set of who holds an entry.
+    #[serde(deny_unknown_fields)]
     ClaimEntry {
         /// Who must hold it now; nobody when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -207,6 +220,7 @@ bodies! {
     }
     /// What an agent listens to besides messages to itself and to everybody.
     #[derive(Default)]
+    #[serde(deny_unknown_fields)]
     Subscription {
         /// Types.
         #[serde(default)]
@@ -214,6 +228,7 @@ bodies! {
     }
     /// A receiver asks.
     #[derive(Default)]
+    #[serde(deny_unknown_fields)]
     Receive {
         /// At most so many; 0 means 100.
         #[serde(default)]
@@ -233,6 +248,7 @@ bodies! {
         items: Vec<Message>,
     }
     /// How a receiver dealt with a message.
+    #[serde(deny_unknown_fields)]
     SettleMessage {
         /// Who.
         agent: Name,
@@ -241,6 +257,7 @@ bodies! {
         failure: Option<String>,
     }
     /// A message whose answer is waited for.
+    #[serde(deny_unknown_fields)]
     RequestMessage {
         /// The message.
         message: NewMessage,
@@ -270,6 +287,7 @@ bodies! {
         items: Vec<crate::v1::CredentialView>,
     }
     /// A tenant's name.
+    #[serde(deny_unknown_fields)]
     TenantRef {
         /// 1 to 63 lower-case letters, digits and hyphens.
         tenant: Name,

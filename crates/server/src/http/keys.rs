@@ -20,9 +20,8 @@ pub(super) fn administering() -> Routes {
         .routes(routes!(revoke))
 }
 
-/// Make a key; it is shown in this answer and never again.
+/// Make a key; it is shown in this answer and never again, so an `Idempotency-Key` is refused.
 #[utoipa::path(post, path = "/v1/keys", tag = "keys", operation_id = "key_create",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Refused: a secret cannot be shown twice.")),
     request_body = NewCredential, responses((status = 201, description = "The key.", body = Minted)))]
 async fn create(
     caller: Caller,

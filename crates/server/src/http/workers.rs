@@ -159,11 +159,10 @@ async fn work(
         claim,
         ..work
     };
-    let claimed = ending.or_none(caller.engine.work(claiming)).await;
+    let claimed = ending.or_refuse(caller.engine.work(claiming)).await;
     let (tasks, refused) = match claimed {
-        None => (Vec::new(), None),
-        Some(Ok(worked)) => (worked.tasks, worked.refused),
-        Some(Err(error)) => (Vec::new(), Some(error)),
+        Ok(worked) => (worked.tasks, worked.refused),
+        Err(error) => (Vec::new(), Some(error)),
     };
     Ok(Json(
         Worked {
