@@ -29,9 +29,12 @@ use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Longest wait of one request; a longer one is asked for in portions of this.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Between two requests of one wait, at least.
+const BREATH: Duration = Duration::from_millis(100);
 /// Bytes of one request's items when there are many; more are sent in several requests.
 pub(crate) const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -350,29 +353,47 @@ pub(crate) fn backoff(base: Duration, n: u32) -> Duration {
     whole.mul_f64(0.5 + 0.5 * f64::from(chance) / f64::from(u32::MAX))
 }
 
-/// The portions in which to ask for a wait, the last one shorter; one of nothing for no wait.
-pub(crate) fn portions(wait: Duration) -> impl Iterator<Item = Portion> {
-    let mut rest = Some(wait);
-    std::iter::from_fn(move || {
-        let left = rest?;
-        let wait = left.min(WAIT_MAX);
-        rest = (left > WAIT_MAX).then(|| left - wait);
-        Some(Portion {
-            wait,
-            is_last: rest.is_none(),
-        })
-    })
+/// A wait, asked for in portions that a server takes, until it is over.
+pub(crate) struct Wait {
+    until: Instant,
+    asked: Option<Instant>,
+}
+
+impl Wait {
+    pub(crate) fn new(wait: Duration) -> Self {
+        Self {
+            // Longer than anything lives.
+            until: Instant::now() + wait.min(Duration::from_secs(100 * 365 * 86_400)),
+            asked: None,
+        }
+    }
+
+    /// The next portion, in whole milliseconds; none when the wait is over. There is a first one
+    /// even of no wait.
+    pub(crate) async fn portion(&mut self) -> Option<Portion> {
+        if let Some(asked) = self.asked {
+            // A server that is about to stop answers at once.
+            tokio::time::sleep_until((asked + BREATH).min(self.until)).await;
+        }
+        let now = Instant::now();
+        let left = self.until.saturating_duration_since(now).min(WAIT_MAX);
+        let ms = left.as_micros().div_ceil(1_000) as u64;
+        if self.asked.replace(now).is_some() && ms == 0 {
+            return None;
+        }
+        Some(Portion { ms })
+    }
 }
 
 /// A part of a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Portion {
-    pub(crate) wait: Duration,
-    pub(crate) is_last: bool,
+    pub(crate) ms: u64,
 }
 
 impl Portion {
-    pub(crate) fn ms(&self) -> u64 {
-        self.wait.as_millis() as u64
+    pub(crate) fn time(self) -> Duration {
+        Duration::from_millis(self.ms)
     }
 }
 
@@ -380,16 +401,38 @@ impl Portion {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_long_wait_is_asked_for_in_portions() {
-        let seconds = |wait: u64| -> Vec<(u64, bool)> {
-            portions(Duration::from_secs(wait))
-                .map(|portion| (portion.wait.as_secs(), portion.is_last))
-                .collect()
-        };
-        assert_eq!(seconds(0), [(0, true)]);
-        assert_eq!(seconds(60), [(60, true)]);
-        assert_eq!(seconds(150), [(60, false), (60, false), (30, true)]);
+    #[tokio::test]
+    async fn a_long_wait_is_asked_for_in_portions() {
+        tokio::time::pause();
+        let mut wait = Wait::new(Duration::from_millis(150_500));
+        let mut portions = Vec::new();
+        while let Some(portion) = wait.portion().await {
+            portions.push(portion.ms);
+            // The second is answered early: a server may wait for less.
+            let answered = if portions.len() == 2 {
+                10_000
+            } else {
+                portion.ms
+            };
+            tokio::time::sleep(Duration::from_millis(answered)).await;
+        }
+        assert_eq!(portions[..3], [60_000, 60_000, 60_000]);
+        // A timer rings up to a millisecond late.
+        assert!(portions.len() == 4 && (20_490..=20_500).contains(&portions[3]));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_wait_is_not_asked_all_the_time() {
+        tokio::time::pause();
+        let mut wait = Wait::new(Duration::from_secs(1));
+        let mut count = 0;
+        while wait.portion().await.is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 10);
+        let mut none = Wait::new(Duration::ZERO);
+        assert_eq!(none.portion().await, Some(Portion { ms: 0 }));
+        assert_eq!(none.portion().await, None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The contract, method by method, over the paths of `docs/api.md`.
 
-use crate::client::{Client, WAIT_MAX, portions};
+use crate::client::{Client, WAIT_MAX, Wait};
 use async_trait::async_trait;
 use domain::blackboard::{Entry, EntryFilter, NewEntry};
 use domain::command::{RunStart, Submission};
@@ -50,23 +50,19 @@ impl ApiRead for Client {
 
     async fn task_wait(&self, task: TaskId, wait: Duration) -> Result<TaskView> {
         let id = task.to_string();
-        for portion in portions(wait) {
+        let mut wait = Wait::new(wait);
+        let mut late = Error::new(Code::WaitTimedOut, format!("{task} has not ended"));
+        while let Some(portion) = wait.portion().await {
             let query = WaitParams {
-                wait_ms: Some(portion.ms()),
+                wait_ms: Some(portion.ms),
             };
             let request = self.get(&["v1", "tasks", &id])?.query(&query)?;
-            match self.ask(request.waiting(portion.wait)).await {
-                Err(Error {
-                    code: Code::WaitTimedOut,
-                    ..
-                }) if !portion.is_last => {}
+            match self.ask(request.waiting(portion.time())).await {
+                Err(error) if error.code == Code::WaitTimedOut => late = error,
                 answer => return answer,
             }
         }
-        Err(Error::new(
-            Code::WaitTimedOut,
-            format!("{task} has not ended"),
-        ))
+        Err(late)
     }
 
     async fn queue_peek(&self, queue: Name, limit: usize) -> Result<Vec<TaskView>> {
@@ -162,10 +158,11 @@ impl ApiRead for Client {
 
     async fn event_wait(&self, after: u64, wait: Duration) -> Result<u64> {
         let mut head = Position { position: after };
-        for portion in portions(wait) {
-            let query = [("after", after), ("wait_ms", portion.ms())];
+        let mut wait = Wait::new(wait);
+        while let Some(portion) = wait.portion().await {
+            let query = [("after", after), ("wait_ms", portion.ms)];
             let request = self.get(&["v1", "events", "head"])?.query(&query)?;
-            head = self.ask(request.waiting(portion.wait)).await?;
+            head = self.ask(request.waiting(portion.time())).await?;
             if head.position > after {
                 break;
             }
@@ -238,13 +235,16 @@ impl Api for Client {
         let mut heard = Signals {
             signals: Vec::new(),
         };
-        for portion in portions(wait) {
+        let mut wait = Wait::new(wait);
+        while let Some(portion) = wait.portion().await {
             let body = Heartbeat {
                 session,
-                wait_ms: portion.ms(),
+                wait_ms: portion.ms,
             };
             let request = self.post(&["v1", "workers", &worker, "heartbeat"])?;
-            heard = self.ask(request.json(&body)?.waiting(portion.wait)).await?;
+            heard = self
+                .ask(request.json(&body)?.waiting(portion.time()))
+                .await?;
             if !heard.signals.is_empty() {
                 break;
             }
@@ -419,14 +419,17 @@ impl Api for Client {
         let mut received = Received {
             messages: Vec::new(),
         };
-        for portion in portions(wait) {
+        let mut wait = Wait::new(wait);
+        while let Some(portion) = wait.portion().await {
             let body = Receive {
                 max,
-                wait_ms: portion.ms(),
+                wait_ms: portion.ms,
             };
             // What was received and never heard of comes again: nothing settled it.
             let request = self.post(&["v1", "inboxes", &agent, "receive"])?;
-            received = self.ask(request.json(&body)?.waiting(portion.wait)).await?;
+            received = self
+                .ask(request.json(&body)?.waiting(portion.time()))
+                .await?;
             if !received.messages.is_empty() {
                 break;
             }
@@ -445,11 +448,10 @@ impl Api for Client {
             .await
     }
 
-    async fn message_request(&self, mut message: NewMessage, wait: Duration) -> Result<Delivered> {
+    async fn message_request(&self, message: NewMessage, wait: Duration) -> Result<Delivered> {
         let wait = wait.min(WAIT_MAX);
         let request = self
             .post(&["v1", "messages", "request"])?
-            .keyed(&mut message.key)?
             .waiting(wait)
             // The answer is settled as it is given: asked again, there would be none.
             .once();

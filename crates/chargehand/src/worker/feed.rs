@@ -25,6 +25,9 @@ use tokio::time::Instant;
 /// Bytes of outputs told in one request; one that is larger goes alone.
 const REPORTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Between two claims that nobody lets wait.
+const BREATH: Duration = Duration::from_millis(100);
+
 type Answer = Pin<Box<dyn Future<Output = Result<Worked, Error>> + Send>>;
 
 /// A request under way.
@@ -32,17 +35,31 @@ struct Asked {
     reports: Vec<Outcome>,
     /// It waits at the server until there is a task.
     waits: bool,
+    at: Instant,
     answer: Answer,
 }
 
+/// An answered request.
+struct Heard {
+    reports: Vec<Outcome>,
+    /// It was to wait, and did not.
+    is_early: bool,
+    answer: Result<Worked, Error>,
+}
+
 /// Resolves when the request, if there is one, is answered; it is under way no more.
-async fn answered(asked: &mut Option<Asked>) -> (Vec<Outcome>, Result<Worked, Error>) {
+async fn answered(asked: &mut Option<Asked>) -> Heard {
     let Some(under_way) = asked else {
         return std::future::pending().await;
     };
-    let result = under_way.answer.as_mut().await;
+    let answer = under_way.answer.as_mut().await;
+    let is_early = under_way.waits && under_way.at.elapsed() < BREATH;
     let reports = asked.take().map(|asked| asked.reports);
-    (reports.unwrap_or_default(), result)
+    Heard {
+        reports: reports.unwrap_or_default(),
+        is_early,
+        answer,
+    }
 }
 
 /// One worker's way to the server.
@@ -103,17 +120,17 @@ impl Feed {
                         self.outbox.extend(ended.ok());
                     }
                 }
-                (reports, answer) = answered(&mut self.claiming) => {
-                    self.again = answer.is_err();
-                    if answer.is_ok() {
+                heard = answered(&mut self.claiming) => {
+                    self.again = heard.answer.is_err();
+                    if heard.answer.is_ok() {
                         self.number += 1;
                     }
-                    if self.hear(reports, answer).await {
+                    if self.hear(heard).await {
                         return;
                     }
                 }
-                (reports, answer) = answered(&mut self.telling) => {
-                    if self.hear(reports, answer).await {
+                heard = answered(&mut self.telling) => {
+                    if self.hear(heard).await {
                         return;
                     }
                 }
@@ -173,6 +190,7 @@ impl Feed {
         Asked {
             reports,
             waits: claim.is_some_and(|claim| claim.wait_ms > 0),
+            at: Instant::now(),
             answer: Box::pin(async move { api.work(work).await }),
         }
     }
@@ -192,15 +210,19 @@ impl Feed {
     }
 
     /// Takes an answer. Whether that was the end.
-    async fn hear(&mut self, reports: Vec<Outcome>, answer: Result<Worked, Error>) -> bool {
-        let refused = match answer {
+    async fn hear(&mut self, heard: Heard) -> bool {
+        let refused = match heard.answer {
             Ok(worked) => {
                 self.singly = false;
+                if heard.is_early && worked.tasks.is_empty() {
+                    // A server that is about to stop sends home whoever waits.
+                    self.not_before = Some(Instant::now() + BREATH);
+                }
                 worked.tasks.into_iter().for_each(|task| self.begin(task));
                 worked.refused
             }
             Err(error) => {
-                self.keep(reports, &error);
+                self.keep(heard.reports, &error);
                 Some(error)
             }
         };

@@ -19,6 +19,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -247,10 +248,7 @@ async fn lost_answers_lose_no_task_and_run_none_twice() {
 #[tokio::test]
 async fn a_report_survives_a_server_that_is_away() {
     let (house, client) = House::open().await;
-    let (begun, ends) = (
-        Arc::new(tokio::sync::Notify::new()),
-        Arc::new(tokio::sync::Notify::new()),
-    );
+    let (begun, ends) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (began, end) = (Arc::clone(&begun), Arc::clone(&ends));
     let handler = move |_: Context| {
         let (began, end) = (Arc::clone(&began), Arc::clone(&end));
@@ -282,11 +280,15 @@ async fn a_worker_that_was_lost_stops_what_it_lost_and_comes_back() {
         Arc::new(AtomicBool::default()),
     );
     let over = Arc::clone(&stopped);
+    let begun = Arc::new(Notify::new());
+    let begins = Arc::clone(&begun);
     let handler = move |task: Context| {
         let (is_first, over) = (first.swap(false, SeqCst), Arc::clone(&over));
+        let begins = Arc::clone(&begins);
         async move {
             if is_first {
                 let _dropped = Dropped(over);
+                begins.notify_one();
                 std::future::pending::<()>().await;
             }
             Ended::done(json!(task.assignment().attempt))
@@ -296,7 +298,7 @@ async fn a_worker_that_was_lost_stops_what_it_lost_and_comes_back() {
     let worker = worker.describe(|spec| spec.lease_ms = 500);
     let worker = worker.start(client).await.unwrap();
     let task = house.submit(1).await[0];
-    house.expect_status("w", WorkerStatus::Busy).await;
+    begun.notified().await;
     house.is_away.store(true, SeqCst);
     house.expect_status("w", WorkerStatus::Unavailable).await;
     house.is_away.store(false, SeqCst);
@@ -320,10 +322,13 @@ async fn stopping_does_not_wait_for_a_server_that_is_gone() {
     let (house, client) = House::open().await;
     let ended = Arc::new(AtomicBool::default());
     let over = Arc::clone(&ended);
+    let begun = Arc::new(Notify::new());
+    let begins = Arc::clone(&begun);
     let handler = move |_: Context| {
-        let over = Arc::clone(&over);
+        let (over, begins) = (Arc::clone(&over), Arc::clone(&begins));
         async move {
             let _dropped = Dropped(over);
+            begins.notify_one();
             std::future::pending::<Ended>().await
         }
     };
@@ -331,7 +336,7 @@ async fn stopping_does_not_wait_for_a_server_that_is_gone() {
     let worker = worker.describe(|spec| spec.lease_ms = 500);
     let worker = worker.start(client).await.unwrap();
     house.submit(1).await;
-    house.expect_status("w", WorkerStatus::Busy).await;
+    begun.notified().await;
     house.is_away.store(true, SeqCst);
     let stopped = tokio::time::timeout(SOON, worker.stop()).await.unwrap();
     assert_eq!(stopped.unwrap_err().code, Code::ServerStrange);
