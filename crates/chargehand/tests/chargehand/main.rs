@@ -1,7 +1,6 @@
 //! The client against a server that answers what a test says, and a worker over HTTP against a real
 //! engine. What the contract promises is proved elsewhere, over the real server.
 
-mod conforming;
 mod contract;
 mod following;
 mod script;
