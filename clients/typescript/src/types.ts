@@ -550,6 +550,12 @@ export type Event = {
     worker: Name;
   };
 } | {
+  /** A worker was gone for long enough. What it did stays in the statistics. */
+  "worker.forgotten": {
+    /** Which. */
+    worker: Name;
+  };
+} | {
   /** A worker finishes what it has and gets nothing new. */
   "worker.draining": {
     /** Which. */
@@ -1964,7 +1970,7 @@ export interface Operations {
     body: undefined;
     answer: Health;
   };
-  /** Make a key; it is shown in this answer and never again. */
+  /** Make a key; it is shown in this answer and never again, so an `Idempotency-Key` is refused. */
   key_create: {
     path: { [name: string]: never };
     query: { [name: string]: never };

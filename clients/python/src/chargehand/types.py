@@ -63,6 +63,9 @@ class Assignment(_AssignmentRequired, total=False):
     metadata: Dict[str, str]
     """The submitter's."""
 
+    records: List[Record]
+    """What became of its steps in earlier attempts: what is done is reused."""
+
     run_id: Optional[RunId]
     """The run, step and item, when it has them."""
 
@@ -372,6 +375,10 @@ class Each(_EachRequired, total=False):
     """The step whose output, a list, has the items."""
 
 
+EffectClass = Literal["pure", "keyed", "verify_first", "at_most_once"]
+"""What doing a step twice would mean."""
+
+
 class _EndedAttemptRequired(TypedDict):
     """What is always there."""
 
@@ -621,6 +628,76 @@ EventTaskProgressed = TypedDict(
     },
 )
 """The worker told how far it is. Folds in `assigned` and `in_progress`; elsewhere stale."""
+
+
+class _EventRecordNotedRecordNotedRequired(TypedDict):
+    """What is always there."""
+
+    lease: AttemptRef
+    """The attempt."""
+
+    record: NewRecord
+    """What it said."""
+
+
+class EventRecordNotedRecordNoted(_EventRecordNotedRecordNotedRequired, total=False):
+    """The worker told what became of a step. Folds in `assigned` and `in_progress`; elsewhere
+    stale. What the record's own state does not allow is refused (`record.state`,
+    `record.in_doubt`); the same again is answered without an event.
+    """
+
+    run: Optional[RunId]
+    """The task's run, for those who follow one."""
+
+
+EventRecordNoted = TypedDict(
+    "EventRecordNoted",
+    {
+        # The worker told what became of a step. Folds in `assigned` and `in_progress`; elsewhere stale.
+        # What the record's own state does not allow is refused (`record.state`, `record.in_doubt`); the
+        # same again is answered without an event.
+        "record.noted": "EventRecordNotedRecordNoted",
+    },
+)
+"""The worker told what became of a step. Folds in `assigned` and `in_progress`; elsewhere
+stale. What the record's own state does not allow is refused (`record.state`,
+`record.in_doubt`); the same again is answered without an event.
+"""
+
+
+class _EventRecordResolvedRecordResolvedRequired(TypedDict):
+    """What is always there."""
+
+    finding: Finding
+    """What was found."""
+
+    key: Name
+    """The step."""
+
+    task: TaskId
+    """The task."""
+
+
+class EventRecordResolvedRecordResolved(_EventRecordResolvedRecordResolvedRequired, total=False):
+    """A person found out about a step in doubt. Folds in every state of its task; refused when
+    the step is not in doubt (`record.state`).
+    """
+
+    run: Optional[RunId]
+    """The task's run, for those who follow one."""
+
+
+EventRecordResolved = TypedDict(
+    "EventRecordResolved",
+    {
+        # A person found out about a step in doubt. Folds in every state of its task; refused when the
+        # step is not in doubt (`record.state`).
+        "record.resolved": "EventRecordResolvedRecordResolved",
+    },
+)
+"""A person found out about a step in doubt. Folds in every state of its task; refused when the
+step is not in doubt (`record.state`).
+"""
 
 
 class _EventTaskCompletedTaskCompletedRequired(TypedDict):
@@ -964,6 +1041,23 @@ EventWorkerLost = TypedDict(
     },
 )
 """A worker is gone: its connection or process ended, its lease ran out, or it said good-bye."""
+
+
+class EventWorkerForgottenWorkerForgotten(TypedDict):
+    """A worker was gone for long enough. What it did stays in the statistics."""
+
+    worker: Name
+    """Which."""
+
+
+EventWorkerForgotten = TypedDict(
+    "EventWorkerForgotten",
+    {
+        # A worker was gone for long enough. What it did stays in the statistics.
+        "worker.forgotten": "EventWorkerForgottenWorkerForgotten",
+    },
+)
+"""A worker was gone for long enough. What it did stays in the statistics."""
 
 
 class EventWorkerDrainingWorkerDraining(TypedDict):
@@ -1618,6 +1712,8 @@ Event = Union[
     "EventTaskAssigned",
     "EventTaskStarted",
     "EventTaskProgressed",
+    "EventRecordNoted",
+    "EventRecordResolved",
     "EventTaskCompleted",
     "EventAttemptEnded",
     "EventTaskFailed",
@@ -1629,6 +1725,7 @@ Event = Union[
     "EventResultRefused",
     "EventWorkerRegistered",
     "EventWorkerLost",
+    "EventWorkerForgotten",
     "EventWorkerDraining",
     "EventWorkerFaulted",
     "EventWorkerReserved",
@@ -1695,6 +1792,38 @@ class Failure(_FailureRequired, total=False):
     worker_fault: bool
     """It was the worker's fault, not the task's: enough of these in a row put it into `error`.
     """
+
+
+class FindingDoneDone(TypedDict):
+    """It happened."""
+
+    output: Json
+    """What came of it."""
+
+
+class FindingDone(TypedDict):
+    """It happened."""
+
+    done: FindingDoneDone
+    """It happened."""
+
+
+class FindingFailedFailed(TypedDict):
+    """It did not happen."""
+
+    failure: Failure
+    """Why."""
+
+
+class FindingFailed(TypedDict):
+    """It did not happen."""
+
+    failed: FindingFailedFailed
+    """It did not happen."""
+
+
+Finding = Union["FindingDone", "FindingFailed"]
+"""What somebody found out about a step in doubt."""
 
 
 class _GateRequired(TypedDict):
@@ -1971,6 +2100,19 @@ class NewMessage(_NewMessageRequired, total=False):
     """Milliseconds until it expires."""
 
 
+class NewRecord(TypedDict):
+    """What a worker says about a step."""
+
+    effect: EffectClass
+    """What doing it twice would mean."""
+
+    key: Name
+    """The step's name: the same in every attempt of the task."""
+
+    state: RecordState
+    """Where it stands."""
+
+
 class _PageRunViewRequired(TypedDict):
     """What is always there."""
 
@@ -2206,6 +2348,62 @@ class Received(TypedDict):
     """In order."""
 
 
+class Record(TypedDict):
+    """A step's receipt, as it is kept with its task."""
+
+    at: Time
+    """Since when it stands there."""
+
+    attempt: int
+    """Which attempt said so, or left it in doubt; a person's finding leaves it as it is."""
+
+    effect: EffectClass
+    """What doing it twice would mean."""
+
+    key: Name
+    """The step's name within its task."""
+
+    state: RecordState
+    """Where it stands."""
+
+
+class RecordStateDoneDone(TypedDict):
+    """It happened. Final."""
+
+    output: Json
+    """What came of it: what later attempts reuse."""
+
+
+class RecordStateDone(TypedDict):
+    """It happened. Final."""
+
+    done: RecordStateDoneDone
+    """It happened. Final."""
+
+
+class RecordStateFailedFailed(TypedDict):
+    """It did not happen, and that is known."""
+
+    failure: Failure
+    """Why."""
+
+
+class RecordStateFailed(TypedDict):
+    """It did not happen, and that is known."""
+
+    failed: RecordStateFailedFailed
+    """It did not happen, and that is known."""
+
+
+RecordState = Union[
+    Literal["intended"],
+    "RecordStateDone",
+    "RecordStateFailed",
+    Literal["in_doubt"],
+]
+"""Where a record stands; each state owns its data."""
+
+
 class _RecordedRequired(TypedDict):
     """What is always there."""
 
@@ -2266,6 +2464,13 @@ class ReportProgressed(TypedDict):
     """How far it is."""
 
 
+class ReportRecorded(TypedDict):
+    """What became of one step of it."""
+
+    recorded: NewRecord
+    """What became of one step of it."""
+
+
 class ReportCompletedCompleted(TypedDict):
     """The result."""
 
@@ -2318,6 +2523,7 @@ class ReportReleased(TypedDict):
 Report = Union[
     Literal["started"],
     "ReportProgressed",
+    "ReportRecorded",
     "ReportCompleted",
     "ReportFailed",
     "ReportReleased",
@@ -2363,6 +2569,13 @@ class Reserve(_ReserveRequired, total=False):
 
     capability: Optional[Name]
     """What the worker must be able to do."""
+
+
+class ResolveRecord(TypedDict):
+    """What a person found out about a step in doubt."""
+
+    finding: Finding
+    """What."""
 
 
 class RetryPolicy(TypedDict, total=False):
@@ -2916,6 +3129,9 @@ class TaskView(_TaskViewRequired, total=False):
     ran_ms: Optional[int]
     """Milliseconds that the successful attempt took."""
 
+    records: List[Record]
+    """What became of its steps."""
+
     run_id: Optional[RunId]
     """Its run, step and item."""
 
@@ -2969,7 +3185,7 @@ class Template(_TemplateRequired, total=False):
 
 
 class TenantList(TypedDict):
-    """The tenants."""
+    """Tenants."""
 
     items: List[TenantRef]
     """All of them."""
@@ -3257,6 +3473,8 @@ EVENT_TYPES = (
     "queue.paused",
     "queue.resumed",
     "receipt.forgotten",
+    "record.noted",
+    "record.resolved",
     "result.refused",
     "run.cancelled",
     "run.completed",
@@ -3278,6 +3496,7 @@ EVENT_TYPES = (
     "task.yield_asked",
     "worker.draining",
     "worker.faulted",
+    "worker.forgotten",
     "worker.lost",
     "worker.registered",
     "worker.reservation_ended",
