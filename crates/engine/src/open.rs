@@ -9,7 +9,7 @@ use crate::rescue::Hearts;
 use crate::tail::Chunk;
 use crate::wheel::Wheel;
 use domain::error::{Code, Error};
-use domain::event::Origin;
+use domain::event::{Origin, Recorded};
 use domain::id::Ids;
 use domain::state::Quotas;
 use domain::time::Time;
@@ -25,8 +25,11 @@ use tokio::sync::oneshot;
 
 /// Bytes of stack for the wheel's thread: expressions are compiled there, and their parser recurses.
 const STACK_BYTES: usize = 16 * 1024 * 1024;
-/// Events read from the store at once, about.
+/// Events read from the store for one chunk, about.
 const CHUNK_EVENTS: usize = 1_000;
+/// Bytes of them after which no more is read. One event may be a megabyte, and a follower that lags
+/// takes about so much at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
 /// Reading connections kept open for the next reader.
 const READERS_KEPT: usize = 4;
 
@@ -231,7 +234,8 @@ impl Engine {
     }
 
     /// Events after a position, with their lines of JSON: from memory when they are recent, else from
-    /// the store, about a thousand at most. Empty when there are none.
+    /// the store, as many as were committed together or about 64 KiB, whichever is more. Empty when
+    /// there are none.
     ///
     /// # Errors
     /// The store's own.
@@ -240,10 +244,20 @@ impl Engine {
             return Ok(chunk);
         }
         let read = move |reader: &mut dyn Reader| {
-            let (mut events, mut body) = (Vec::new(), Vec::new());
-            for frame in reader.frames(after, CHUNK_EVENTS)? {
-                events.extend(store::chain::decode(&frame)?);
-                body.extend(frame.body);
+            let (mut events, mut body) = (Vec::<Recorded>::new(), Vec::new());
+            // How large they are is known only when they are read: so few first, then twice as many.
+            let (mut last, mut count) = (after, 1);
+            while body.len() < CHUNK_BYTES && events.len() < CHUNK_EVENTS {
+                let frames = reader.frames(last, count)?;
+                if frames.is_empty() {
+                    break;
+                }
+                for frame in frames {
+                    events.extend(store::chain::decode(&frame)?);
+                    body.extend(frame.body);
+                }
+                last = events.last().map_or(last, |event| event.position);
+                count *= 2;
             }
             Ok(Chunk::new(events, body))
         };

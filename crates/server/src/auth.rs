@@ -227,13 +227,15 @@ fn is_equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// Whether a request that shows no key comes from this machine's own programs, not through a page
-/// in its browser: such a page's requests say where it came from (`Origin`), or that the name they
-/// were sent to is another than the loopback's (a name that an attacker made to mean 127.0.0.1).
+/// in its browser: such a page's requests say where it came from (`Origin`; where that is left out,
+/// as for an image, `Sec-Fetch-Site`), or that the name they were sent to is another than the
+/// loopback's (a name that an attacker made to mean 127.0.0.1).
 pub(crate) fn is_local(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let host = text(header::HOST).unwrap_or_default();
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let host = text(header::HOST.as_str()).unwrap_or_default();
     is_loopback(host)
-        && match text(header::ORIGIN) {
+        && matches!(text("sec-fetch-site"), None | Some("same-origin" | "none"))
+        && match text(header::ORIGIN.as_str()) {
             None => true,
             // The server's own pages.
             Some(origin) => origin

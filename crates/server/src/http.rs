@@ -69,7 +69,7 @@ pub struct App {
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) metrics: Metrics,
     pub(crate) skills: Vec<Skill>,
-    /// Origins whose pages may read answers.
+    /// Origins whose pages may read answers; `*` is all of them.
     origins: Vec<HeaderValue>,
     document: String,
     pages: String,
@@ -89,6 +89,11 @@ impl App {
             pages: crate::docs::page(&document),
             document: document.to_pretty_json().unwrap_or_default(),
         })
+    }
+
+    fn admits_page_of(&self, origin: &HeaderValue) -> bool {
+        let named = |allowed: &HeaderValue| allowed == "*" || allowed == origin;
+        self.origins.iter().any(named)
     }
 
     /// Its metrics.
@@ -245,7 +250,7 @@ async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) 
         }
     };
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let allowed = origin.filter(|origin| app.origins.contains(origin));
+    let allowed = origin.filter(|origin| app.admits_page_of(origin));
     if allowed.is_some() && request.method() == Method::OPTIONS {
         return cors(answer::preflight(), allowed);
     }

@@ -240,12 +240,6 @@ pub struct Stopping(Option<watch::Receiver<Stage>>);
 
 impl Stopping {
     /// For a router that is called without a server: it never stops.
-    /// A server that is stopping already.
-    pub fn now() -> Self {
-        Self(Some(watch::channel(Stage::Draining).1))
-    }
-
-    /// A server that never stops.
     pub fn never() -> Self {
         Self(None)
     }

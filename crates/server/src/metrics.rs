@@ -1,4 +1,5 @@
-//! What the server counts, in OpenMetrics text.
+//! What the server counts, in OpenMetrics text, or in the older text of Prometheus, which most tools
+//! read when they ask for nothing else.
 //!
 //! Names end in their unit or in `_total`; labels are bounded: routes are the patterns of the API,
 //! never what somebody typed, and tenants are at most [`TENANTS_MAX`](crate::tenants::TENANTS_MAX).
@@ -20,6 +21,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use protocol::ApiRead as _;
 use protocol::key::Tenant;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
@@ -138,6 +140,31 @@ impl Metrics {
         text.push_str("# EOF\n");
         Ok(text)
     }
+}
+
+/// The same in the text of Prometheus (0.0.4), where a counter is described under the name that its
+/// samples have, and units and the end are not said.
+pub(crate) fn plain(open: &str) -> String {
+    let counters: BTreeSet<&str> = open
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut text = String::with_capacity(open.len());
+    for line in open.lines() {
+        let mut words = line.splitn(4, ' ');
+        let (mark, what) = (words.next(), words.next().unwrap_or_default());
+        match (mark, what, words.next()) {
+            (Some("#"), "UNIT" | "EOF", _) => {}
+            (Some("#"), _, Some(name)) if counters.contains(name) => {
+                let said = words.next().unwrap_or_default();
+                let _ = writeln!(text, "# {what} {name}_total {said}");
+            }
+            _ => {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+    }
+    text
 }
 
 fn head(text: &mut String, name: &str, kind: &str, unit: Option<&str>, help: &str) {

@@ -49,9 +49,17 @@ pub(crate) fn done(outcome: Result<(), Error>) -> Answer<StatusCode> {
     outcome.map(|()| StatusCode::NO_CONTENT).map_err(Refusal)
 }
 
+/// Characters in a problem's detail.
+const DETAIL_MAX: usize = 900;
+
 /// An error as problem details.
 pub(crate) fn problem(error: &Error) -> Response {
-    let problem = Problem::from(error);
+    let mut problem = Problem::from(error);
+    // It may repeat what somebody typed.
+    if problem.detail.contains(char::is_control) || problem.detail.len() > DETAIL_MAX {
+        let letters = problem.detail.chars().filter(|c| !c.is_control());
+        problem.detail = letters.take(DETAIL_MAX).collect();
+    }
     if error.code == Code::Internal {
         tracing::error!(%error, "a defect");
     }
@@ -191,7 +199,50 @@ async fn read(request: Request, max: usize) -> Answer<bytes::Bytes> {
         })
 }
 
+/// Levels of brackets in a body. What is carried as text (inputs, outputs) would be kept however deep
+/// it is, and then nobody could read it again: common parsers stop at 128 levels, and a list of events
+/// or tasks puts a few more around it.
+const NESTING_MAX: usize = 112;
+
+/// Refuses a body that is nested too deeply, or is a list: every body is an object, and the reader of
+/// an object would take a list of its fields without their names.
+fn check_shape(bytes: &[u8]) -> Result<(), Error> {
+    let at = |n: usize| {
+        let before = &bytes[..n];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let column = before
+            .iter()
+            .rev()
+            .take_while(|byte| **byte != b'\n')
+            .count()
+            + 1;
+        format!("at line {line} column {column}")
+    };
+    let (mut depth, mut text, mut escaped) = (0_usize, false, false);
+    for (n, byte) in bytes.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if text => escaped = true,
+            b'"' => text = !text,
+            _ if text => {}
+            b'[' if depth == 0 => {
+                let text = format!("invalid type: list, expected an object {}", at(n));
+                return Err(Error::new(Code::JsonMalformed, text));
+            }
+            b'[' | b'{' if depth == NESTING_MAX => {
+                let text = format!("more than {NESTING_MAX} levels of brackets {}", at(n));
+                return Err(Error::new(Code::LimitExceeded, text));
+            }
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    check_shape(bytes)?;
     serde_json::from_slice(bytes).map_err(|fault| malformed(&fault.to_string()))
 }
 

@@ -65,9 +65,11 @@ async fn page(engine: &Engine, filter: &Filter, params: &EventParams) -> Result<
         limit => limit.min(PAGE_MAX),
     };
     let after = params.after.unwrap_or(0);
+    // Where nothing is left out, no more need be read than is wanted.
+    let read = if filter.is_open() { limit } else { PAGE_MAX };
     let (mut items, mut next) = (Vec::new(), after);
     while next - after < SCAN_MAX {
-        let events = engine.event_list(next, PAGE_MAX).await?;
+        let events = engine.event_list(next, read).await?;
         let Some(last) = events.last() else { break };
         let last = last.position;
         let mut passing = events.into_iter().filter(|event| filter.admits(event));

@@ -74,6 +74,11 @@ impl Filter {
         })
     }
 
+    /// Whether everything passes.
+    pub(super) fn is_open(&self) -> bool {
+        self.types.is_none() && self.run.is_none() && self.by.is_none() && !self.asked
+    }
+
     pub(super) fn admits(&self, recorded: &Recorded) -> bool {
         let name = recorded.event.name();
         let is = |wanted: &String| match wanted.strip_suffix('*') {
@@ -246,14 +251,20 @@ struct Serving {
     params: StreamParams,
     stopping: Stopping,
     begun: bool,
+    /// It was told why there is no more.
+    ended: bool,
     working: Option<Pending<Result<Worked, Error>>>,
     beating: Option<Pending<Result<Vec<Signal>, Error>>>,
     _place: Place,
 }
 
 impl Drop for Serving {
-    /// The connection is closed: the worker is gone, and what it held goes back at once.
+    /// The connection is closed: the worker is gone, and what it held goes back at once. Unless it
+    /// was the server that closed it: then the worker goes on with its tasks and reports to the next.
     fn drop(&mut self) {
+        if self.stopping.has_begun() {
+            return;
+        }
         let (engine, worker) = (self.engine.clone(), self.worker.clone());
         let session = self.params.session;
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -284,6 +295,7 @@ pub(super) async fn worker(
         params,
         stopping,
         begun: false,
+        ended: false,
         working: None,
         beating: Some(Box::pin(async move { Ok(signals) })),
         _place: Place::take(app)?,
@@ -303,6 +315,9 @@ impl Serving {
         if !self.begun {
             self.begun = true;
             return Some(format!("retry: {RETRY_MS}\n\n").into());
+        }
+        if self.ended {
+            return None;
         }
         loop {
             let (engine, worker) = (self.engine.clone(), self.worker.clone());
@@ -338,10 +353,8 @@ impl Serving {
 
     /// Tells why, and then that is the end: the worker must register again.
     fn refused(&mut self, error: &Error) -> Option<Bytes> {
-        let told = frame("problem", &Problem::from(error));
-        // The next call finds this and ends the stream.
-        self.stopping = Stopping::now();
-        told
+        self.ended = true;
+        frame("problem", &Problem::from(error))
     }
 }
 
@@ -364,7 +377,8 @@ async fn claim(
                 ..Claim::new(CAPACITY_MAX, BEAT.as_millis() as u64)
             }),
         };
-        match engine.work(work).await {
+        let worked = engine.work(work).await;
+        match worked.and_then(|worked| worked.refused.clone().map_or(Ok(worked), Err)) {
             Err(error) if matches!(error.code, Code::WorkerFull | Code::NotClaimable) => {
                 // Something has happened: perhaps it has room again.
                 let _ = tokio::time::timeout(FULL, head.changed()).await;
@@ -377,4 +391,40 @@ async fn claim(
 fn frame(event: &str, data: &impl serde::Serialize) -> Option<Bytes> {
     let data = serde_json::to_string(data).ok()?;
     Some(format!("event: {event}\ndata: {data}\n\n").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Gate;
+    use crate::http::Limits;
+    use crate::tenants::Tenants;
+    use domain::state::Quotas;
+    use engine::Place;
+    use futures_util::StreamExt as _;
+    use protocol::key::Tenant;
+
+    // With a clock that goes on by itself when there is nothing else to do.
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_stream_shows_that_it_lives_and_how_far_it_is() {
+        let tenants = Arc::new(Tenants::open(Place::Memory, Quotas::default()).unwrap());
+        let engine = tenants.get(&Tenant::default()).unwrap();
+        let gate = Gate::new(tenants, None);
+        let app = App::new(gate, Limits::default(), Vec::new(), &[]);
+        let filter = Filter {
+            types: Some(vec!["run.*".into()]),
+            ..Filter::default()
+        };
+        let stopping = Stopping::never();
+        let followed = events(&app, engine.clone(), 0, filter, stopping).unwrap();
+        let mut pieces = followed.into_body().into_data_stream();
+        let mut piece = async || pieces.next().await.unwrap().unwrap();
+        assert_eq!(piece().await, "retry: 1000\n\n");
+        let begin = tokio::time::Instant::now();
+        assert_eq!(piece().await, ": beat\nid: 0\n\n");
+        assert_eq!(begin.elapsed().as_secs(), BEAT.as_secs());
+        // An event that does not pass is not sent, and yet it need not be looked at again.
+        engine.queue_pause(Name::literal("q"), true).await.unwrap();
+        assert_eq!(piece().await, ": beat\nid: 1\n\n");
+    }
 }

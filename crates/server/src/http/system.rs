@@ -5,7 +5,7 @@ use super::{App, Routes};
 use crate::auth::Caller;
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use domain::credential::Scope;
 use domain::error::{Code, Error};
@@ -104,16 +104,30 @@ async fn tools(caller: Caller, State(app): State<Arc<App>>) -> Answer<Json<Skill
     Ok(Json(Skills { items }))
 }
 
-/// What the server counts, for Prometheus.
+/// What the server counts, for Prometheus: in the OpenMetrics text for who accepts it.
 #[utoipa::path(get, path = "/metrics", tag = "system", operation_id = "metrics",
-    responses((status = 200, description = "OpenMetrics text.", content_type = "application/openmetrics-text", body = String)))]
-async fn metrics(caller: Caller, State(app): State<Arc<App>>) -> Answer<Response> {
+    responses((status = 200, description = "The metrics.", content((String = "text/plain"), (String = "application/openmetrics-text")))))]
+async fn metrics(
+    caller: Caller,
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Answer<Response> {
     // Who administers the server sees all tenants, everybody else only their own.
     let all = caller.engine.tenant().is_default() && caller.may_any(&[Scope::Operator]).is_ok();
     let only = (!all).then(|| caller.engine.tenant().clone());
     let text = app.metrics.text(only.as_ref()).await?;
-    const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, TYPE)], text).into_response())
+    let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok());
+    let (kind, text) = match accept {
+        Some(accept) if accept.contains("application/openmetrics-text") => (
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            text,
+        ),
+        _ => (
+            "text/plain; version=0.0.4; charset=utf-8",
+            crate::metrics::plain(&text),
+        ),
+    };
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 /// Whether the process lives.

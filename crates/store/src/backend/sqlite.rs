@@ -637,6 +637,10 @@ struct SqliteReader {
 
 impl Reader for SqliteReader {
     fn frames(&mut self, after: u64, events: usize) -> Result<Vec<StoredFrame>, Error> {
+        // The column is signed; the log is not that long.
+        let Ok(after) = i64::try_from(after) else {
+            return Ok(Vec::new());
+        };
         // The frame that holds event `after + 1` is the last that begins at or before it.
         let sql = "SELECT first, hash, body FROM events
                    WHERE first >= coalesce((SELECT max(first) FROM events WHERE first <= ?1 + 1), 0)
