@@ -17,6 +17,7 @@ mod keys;
 mod memory;
 mod output;
 mod progress;
+mod reach;
 mod restore;
 mod resume;
 mod run;

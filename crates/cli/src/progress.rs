@@ -2,6 +2,7 @@
 //! standard error, so that standard output is the result alone.
 
 use crate::output::{Output, cut, duration, say};
+use crate::reach::is_away;
 use domain::event::Event;
 use domain::id::{RunId, TaskId};
 use domain::name::Name;
@@ -37,8 +38,14 @@ pub(crate) async fn follow(
     };
     let mut position = after;
     loop {
-        let Ok(events) = api.event_list(position, 1_000).await else {
-            return;
+        let events = match api.event_list(position, 1_000).await {
+            Ok(events) => events,
+            Err(error) if is_away(&*api, &error) => {
+                // Whoever waits for the runs says so, and gives up when it is too long.
+                tokio::time::sleep(SLEEP).await;
+                continue;
+            }
+            Err(_) => return,
         };
         for recorded in &events {
             position = recorded.position;
@@ -47,7 +54,10 @@ pub(crate) async fn follow(
             }
         }
         view.tick();
-        if events.is_empty() && api.event_wait(position, SLEEP).await.is_err() {
+        if events.is_empty()
+            && let Err(error) = api.event_wait(position, SLEEP).await
+            && !is_away(&*api, &error)
+        {
             return;
         }
     }

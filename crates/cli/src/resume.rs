@@ -6,6 +6,7 @@ use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::output::{Output, cut, duration, print, print_json, say};
 use crate::progress;
+use crate::reach::patiently;
 use crate::run::SUPERVISOR;
 use crate::target::{Site, Target};
 use agent::command::check_program;
@@ -148,11 +149,18 @@ pub(crate) async fn work(
     mut told: Told<'_>,
 ) -> Result<ExitCode, CliError> {
     let api: Arc<dyn ApiRead> = engine.api();
-    let progress = progress::follow(api, runs.to_vec(), told.position, told.total, told.output);
+    let progress = progress::follow(
+        Arc::clone(&api),
+        runs.to_vec(),
+        told.position,
+        told.total,
+        told.output,
+    );
     let all_ended = async {
         let mut views = Vec::new();
         for run in runs {
-            views.push(supervisor.supervise(*run).await?);
+            let supervised = patiently(&*api, async || supervisor.supervise(*run).await);
+            views.push(supervised.await?);
         }
         Ok::<_, CliError>(views)
     };
@@ -168,10 +176,12 @@ pub(crate) async fn work(
     };
     let mut reports = Vec::new();
     for view in ended? {
-        let aggregated = supervisor.aggregate_results(view.run_id).await?;
+        let id = view.run_id;
+        let aggregated = patiently(&*api, async || supervisor.aggregate_results(id).await);
+        let aggregated = aggregated.await?;
         reports.push((view, aggregated));
     }
-    let statistics = engine.statistics().await?;
+    let statistics = patiently(&*api, async || api.statistics().await).await?;
     crew::stop(engine, workers).await?;
     let failed = reports
         .iter()

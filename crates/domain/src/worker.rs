@@ -296,9 +296,11 @@ impl Worker {
                 .is_none_or(|needed| self.spec.can(needed))
     }
 
+    /// Whether whoever says that it is this worker, in this life, still is.
+    ///
     /// # Errors
     /// [`Code::WorkerSuperseded`] when another process has registered under its id since.
-    pub(crate) fn is_session(&self, session: Option<u64>) -> Result<(), Error> {
+    pub fn is_session(&self, session: Option<u64>) -> Result<(), Error> {
         match session {
             Some(session) if session != self.spec.session => Err(superseded(&self.spec.id)),
             _ => Ok(()),

@@ -12,7 +12,7 @@ use domain::state::{Key, Row};
 use domain::task::{Task, TaskStatus};
 use domain::time::Time;
 use domain::worker::Worker;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use store::{Answer, Op, Request, Store};
 
@@ -33,6 +33,57 @@ impl Parked {
         Op::Claim {
             by: self.by.clone(),
             max: self.max,
+        }
+    }
+}
+
+/// Numbers of claims that are remembered of each worker. A request that is late by more than so many
+/// others of the same worker is not known from a new one.
+const NUMBERS_MAX: usize = 64;
+
+/// Which claims were asked already, by their workers' own numbers, in this process. A network may
+/// bring a request twice, or long after whoever sent it gave it up: what it took then, nobody would
+/// ever hear of, while its worker goes on living and holding it.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(BTreeMap<Name, Numbers>);
+
+#[derive(Debug, Default)]
+struct Numbers {
+    session: u64,
+    /// The newest last.
+    asked: VecDeque<u64>,
+}
+
+impl Claims {
+    /// Remembers a claim. Whether its number was asked before, in the same life of its worker; one
+    /// without a session or number is always new, because nothing tells its lives apart.
+    pub(crate) fn note(&mut self, by: &Claimant) -> bool {
+        let (Some(session @ 1..), Some(number)) = (by.session, by.claim) else {
+            return false;
+        };
+        let numbers = self.0.entry(by.worker.clone()).or_default();
+        if numbers.session != session {
+            *numbers = Numbers {
+                session,
+                asked: VecDeque::new(),
+            };
+        }
+        if numbers.asked.contains(&number) {
+            return true;
+        }
+        if numbers.asked.len() >= NUMBERS_MAX {
+            numbers.asked.pop_front();
+        }
+        numbers.asked.push_back(number);
+        false
+    }
+
+    /// As if it had not been asked.
+    pub(crate) fn forget(&mut self, by: &Claimant) {
+        if let (Some(numbers), Some(number)) = (self.0.get_mut(&by.worker), by.claim)
+            && by.session == Some(numbers.session)
+        {
+            numbers.asked.retain(|asked| *asked != number);
         }
     }
 }

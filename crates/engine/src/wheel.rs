@@ -2,7 +2,7 @@
 //! itself. It is synchronous and knows no clock, so that the simulator turns the very same wheel.
 
 use crate::ask::{Ask, Reply, Worked};
-use crate::dispatch::{self, Parked};
+use crate::dispatch::{self, Claims, Parked};
 use crate::keyring::Keyring;
 use crate::postbox::Postbox;
 use crate::pulse::Pulse;
@@ -44,6 +44,7 @@ pub struct Wheel {
     relay: Relay,
     workers: BTreeSet<Name>,
     parked: Vec<Parked>,
+    claims: Claims,
     /// Leases whose worker had hung up before it heard of them.
     undelivered: Vec<AttemptRef>,
     /// Boards that were seen above their bound.
@@ -114,6 +115,7 @@ impl Wheel {
             pulse: Pulse::new(),
             relay,
             parked: Vec::new(),
+            claims: Claims::default(),
             undelivered: Vec::new(),
             full_boards: BTreeSet::new(),
             worked_at: Time(0),
@@ -201,12 +203,18 @@ impl Wheel {
                 }
                 Ask::Work {
                     mut request,
-                    by,
-                    max,
+                    mut by,
+                    mut max,
                     wait_ms,
                     reply,
                 } => {
                     self.hearts.beat(&by.worker, now);
+                    if self.was_asked(&by) {
+                        // Nobody can tell which of the two the worker hears, so neither takes
+                        // anything new: what was given under this number is given again.
+                        self.send_home_twins(&by);
+                        (by.again, max) = (true, 0);
+                    }
                     let origin = request.origin.clone();
                     request.ops.push(Op::Claim {
                         by: by.clone(),
@@ -322,7 +330,10 @@ impl Wheel {
                         .send(one.map(|mut applied| applied.answers.pop().unwrap_or_default()));
                 }
                 Waiter::Caller(reply) => drop(reply.send(Err(error.clone()))),
-                Waiter::Worker(working) => drop(working.reply.send(Err(error.clone()))),
+                Waiter::Worker(working) => {
+                    self.claims.forget(&working.by);
+                    drop(working.reply.send(Err(error.clone())));
+                }
                 Waiter::Parked(parked) => self.parked.push(parked),
                 Waiter::Nobody => {}
             }
@@ -356,7 +367,11 @@ impl Wheel {
                             reply,
                         });
                     }
-                    Err(error) if answers.is_empty() => drop(reply.send(Err(error))),
+                    Err(error) if answers.is_empty() => {
+                        // It failed, and will be asked again as if it had never been.
+                        self.claims.forget(&by);
+                        drop(reply.send(Err(error)));
+                    }
                     // Its reports were applied, even if the claim was refused.
                     claimed => self.hand_over(&by, reply, (answers, claimed)),
                 }
@@ -388,6 +403,24 @@ impl Wheel {
     /// Workers whose wait is over go home with nothing.
     fn send_home(&mut self, now: Time) {
         for parked in self.parked.extract_if(.., |parked| parked.until <= now) {
+            let _ = parked.reply.send(Ok((parked.answers, Ok(Vec::new()))));
+        }
+    }
+
+    /// Whether this claim's number was asked before in this life of its worker.
+    fn was_asked(&mut self, by: &Claimant) -> bool {
+        self.workers.contains(&by.worker)
+            && self.hearts.is_current(&by.worker, by.session)
+            && self.claims.note(by)
+    }
+
+    /// Requests that wait under the same number go home with nothing.
+    fn send_home_twins(&mut self, by: &Claimant) {
+        let is_twin = |parked: &mut Parked| {
+            let other = &parked.by;
+            (&other.worker, other.session, other.claim) == (&by.worker, by.session, by.claim)
+        };
+        for parked in self.parked.extract_if(.., is_twin) {
             let _ = parked.reply.send(Ok((parked.answers, Ok(Vec::new()))));
         }
     }

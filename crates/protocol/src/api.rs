@@ -70,8 +70,8 @@ pub struct Claim {
     #[serde(default)]
     pub wait_ms: u64,
     /// The worker's own number of this request, new for each: the same number with `again`, because
-    /// the answer was lost, gives the same tasks again. Without one, tasks whose answer could not be
-    /// delivered go back at once.
+    /// the answer was lost, gives the same tasks again. If it gave none, it does not wait: claim under
+    /// the next number. Without one, tasks whose answer could not be delivered go back at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<u64>,
     /// It was asked before under this number.

@@ -496,6 +496,10 @@ impl Store {
             return Ok(Err(Error::new(Code::WorkerUnknown, text)));
         };
         if by.again {
+            // What another life of this id holds is not this one's, whatever its numbers are.
+            if let Err(error) = holder.is_session(by.session) {
+                return Ok(Err(error));
+            }
             let holder = Arc::clone(holder);
             let again = self.claimed_before(&holder, by)?;
             if !again.is_empty() {

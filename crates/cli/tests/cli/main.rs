@@ -1,5 +1,6 @@
 //! The product as its users meet it: the real program, in a folder of its own, from outside.
 
+mod checker;
 mod examples;
 mod world;
 
@@ -8,6 +9,7 @@ mod bad_input;
 mod config;
 mod durability;
 mod main_job;
+mod network;
 mod sigkill;
 mod steps;
 mod transcript;

@@ -130,11 +130,23 @@ impl World {
         std::fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
+    /// A file that programs append to, once nobody appends any more: a program whose supervisor was
+    /// killed may still be writing its line.
+    pub(crate) fn settled(&self, name: &str) -> String {
+        let mut text = String::new();
+        until("the last line", || {
+            let before = std::mem::replace(&mut text, self.read(name));
+            before.len() == text.len() && !text.is_empty()
+        });
+        text
+    }
+
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chargehand"));
         command.args(args).current_dir(self.folder.path());
         command
             .env_remove("CHARGEHAND_STORE")
+            .env_remove("CHARGEHAND_SERVER")
             .env("TZ", "UTC")
             .env("LC_ALL", "C");
         command
@@ -256,4 +268,35 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) fn signal(child: &Child, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_child(child);
     rustix::process::kill_process(pid, signal).expect("it can be told");
+}
+
+/// Small, seeded, good enough to choose moments (xorshift).
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    /// From the seed in `CHARGEHAND_TEST_SEED`, or from a new one; told, so that it can be given.
+    pub(crate) fn told() -> (u64, Self) {
+        let given = std::env::var("CHARGEHAND_TEST_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok());
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("a clock");
+        let seed: u64 = given.unwrap_or(now.as_nanos() as u64) | 1;
+        println!("CHARGEHAND_TEST_SEED={seed}");
+        (seed, Self(seed))
+    }
+
+    /// Another one, which draws of its own.
+    pub(crate) fn fork(&mut self) -> Self {
+        Self(self.below(u64::MAX) | 1)
+    }
+
+    /// One of `0..bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
 }

@@ -2,6 +2,7 @@
 
 mod api;
 mod bounds;
+mod claims;
 mod crowd;
 mod disk_full;
 mod fair;
