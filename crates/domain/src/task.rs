@@ -27,7 +27,7 @@ use crate::record::Record;
 use crate::retry::RetryPolicy;
 use crate::state::{Quotas, State};
 use crate::time::Time;
-use crate::trace::{SpanOf, TraceParent};
+use crate::trace::{Lineage, TraceParent};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -567,15 +567,18 @@ impl Task {
         }
     }
 
+    /// Where its spans belong.
+    pub fn lineage(&self) -> Lineage {
+        Lineage {
+            task: self.id,
+            run: self.spec.of.as_ref().map(|of| of.run),
+            trace: self.spec.trace,
+        }
+    }
+
     /// Where an attempt of it stands in the distributed trace.
     pub fn trace_of(&self, attempt: u32) -> TraceParent {
-        let whole = self.spec.of.as_ref().map_or(self.id.0, |of| of.run.0);
-        let of = TraceParent {
-            trace: self.spec.trace.map_or(whole, |trace| trace.trace),
-            span: 1,
-            sampled: self.spec.trace.is_none_or(|trace| trace.sampled),
-        };
-        TraceParent::derived(self.id.0, SpanOf::Attempt(attempt), Some(of))
+        self.lineage().attempt(attempt)
     }
 
     /// What counts along with it.

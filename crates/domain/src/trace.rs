@@ -5,6 +5,7 @@
 //! that every process that knows the id knows the trace, and a restart changes nothing.
 
 use crate::error::{Code, Error};
+use crate::id::{RunId, TaskId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr};
 
@@ -28,6 +29,9 @@ pub enum SpanOf {
     Task,
     /// One attempt of a task.
     Attempt(u32),
+    /// What a run or task did after it had ended and was taken up again, by the position of the event
+    /// that says so: a span ends once.
+    Again(u64),
 }
 
 impl TraceParent {
@@ -47,6 +51,8 @@ impl TraceParent {
             SpanOf::Run => 1,
             SpanOf::Task => 2,
             SpanOf::Attempt(n) => 3 + u64::from(n),
+            // Beyond every attempt.
+            SpanOf::Again(position) => (1 << 63) | position,
         };
         let span = crate::command::fnv(&[&id.to_be_bytes(), &salt.to_be_bytes()]);
         Self {
@@ -54,6 +60,46 @@ impl TraceParent {
             span: span.max(1),
             sampled: of.is_none_or(|of| of.sampled),
         }
+    }
+}
+
+/// Where the spans of one task belong, as far as it is known when the task is submitted.
+///
+/// Below the run's span, or the submitter's, is the task's; below that are those of its attempts; and
+/// whoever works on an attempt hangs spans of its own below the attempt's.
+///
+/// ```
+/// use domain::id::{RunId, TaskId};
+/// use domain::trace::{Lineage, SpanOf, TraceParent};
+/// let lineage = Lineage { task: TaskId::new(9), run: Some(RunId::new(7)), trace: None };
+/// assert_eq!(lineage.parent(), Some(TraceParent::derived(7, SpanOf::Run, None)));
+/// assert_eq!(lineage.attempt(1).trace, lineage.of_task().trace);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lineage {
+    /// The task.
+    pub task: TaskId,
+    /// The run it is of.
+    pub run: Option<RunId>,
+    /// The span it was submitted with: its submitter's, or its run's when that has a starter's.
+    pub trace: Option<TraceParent>,
+}
+
+impl Lineage {
+    /// The span above the task's; none when the task is the top of its trace.
+    pub fn parent(&self) -> Option<TraceParent> {
+        let of_run = |run: RunId| TraceParent::derived(run.0, SpanOf::Run, None);
+        self.trace.or_else(|| self.run.map(of_run))
+    }
+
+    /// The task's span.
+    pub fn of_task(&self) -> TraceParent {
+        TraceParent::derived(self.task.0, SpanOf::Task, self.parent())
+    }
+
+    /// The span of one attempt, as its worker is told.
+    pub fn attempt(&self, n: u32) -> TraceParent {
+        TraceParent::derived(self.task.0, SpanOf::Attempt(n), self.parent())
     }
 }
 
@@ -120,6 +166,43 @@ impl<'de> Deserialize<'de> for TraceParent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trace_has_every_span_of_a_task_once() {
+        let starter: TraceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
+            .parse()
+            .unwrap();
+        let (task, run) = (TaskId::new(90), RunId::new(70));
+        let of_run = TraceParent::derived(70, SpanOf::Run, Some(starter));
+        for (run, trace, parent, whole) in [
+            // Alone, it is a trace of its own.
+            (None, None, None, 90),
+            (None, Some(starter), Some(starter), starter.trace),
+            (
+                Some(run),
+                None,
+                Some(TraceParent::derived(70, SpanOf::Run, None)),
+                70,
+            ),
+            (Some(run), Some(of_run), Some(of_run), starter.trace),
+        ] {
+            let lineage = Lineage { task, run, trace };
+            assert_eq!(lineage.parent(), parent);
+            let mut spans: Vec<_> = (1..100).map(|n| lineage.attempt(n)).collect();
+            spans.push(lineage.of_task());
+            spans.extend(parent);
+            let again = |n| TraceParent::derived(90, SpanOf::Again(n), parent);
+            spans.extend((1..100).map(again));
+            assert!(spans.iter().all(|span| span.trace == whole));
+            // Who began a trace says whether it is recorded.
+            let sampled = trace.is_none();
+            assert!(spans.iter().all(|span| span.sampled == sampled));
+            let mut ids: Vec<_> = spans.iter().map(|span| span.span).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            assert_eq!(ids.len(), spans.len());
+        }
+    }
 
     #[test]
     fn a_traceparent_reads_as_the_standard_says() {

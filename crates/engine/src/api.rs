@@ -91,7 +91,11 @@ impl Engine {
         }
     }
 
-    async fn task(&self, task: TaskId) -> Result<Arc<Task>> {
+    /// A task's row, whole.
+    ///
+    /// # Errors
+    /// [`Code::TaskUnknown`], or the store's own.
+    pub async fn task(&self, task: TaskId) -> Result<Arc<Task>> {
         match self.row(Key::Task(task)).await? {
             Some(Row::Task(row)) => Ok(row),
             _ => Err(Error::new(
@@ -101,7 +105,11 @@ impl Engine {
         }
     }
 
-    async fn run(&self, run: RunId) -> Result<Arc<Run>> {
+    /// A run's row, whole.
+    ///
+    /// # Errors
+    /// [`Code::RunUnknown`], or the store's own.
+    pub async fn run(&self, run: RunId) -> Result<Arc<Run>> {
         match self.row(Key::Run(run)).await? {
             Some(Row::Run(row)) => Ok(row),
             _ => Err(Error::new(

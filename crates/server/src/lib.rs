@@ -15,3 +15,4 @@ pub mod metrics;
 pub mod secret;
 pub mod serve;
 pub mod tenants;
+mod traces;

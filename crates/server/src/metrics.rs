@@ -7,6 +7,7 @@
 
 use crate::listen::Counts;
 use crate::tenants::Tenants;
+use crate::traces;
 use axum::http::{Method, StatusCode};
 use domain::error::Error;
 use domain::worker::WorkerStatus;
@@ -54,6 +55,7 @@ pub struct Metrics {
     pub(crate) streams: Gauge,
     pub(crate) streamed: Counter,
     pub(crate) lags: Counter,
+    pub(crate) spans: traces::Counts,
     connections: OnceLock<Arc<Counts>>,
 }
 
@@ -82,6 +84,17 @@ impl Metrics {
             "Times a reader of a stream began to lag",
             lags.clone(),
         );
+        let spans = traces::Counts::default();
+        registry.register(
+            "trace_spans_sent",
+            "Spans that the collector took",
+            spans.sent.clone(),
+        );
+        registry.register(
+            "trace_spans_dropped",
+            "Spans that the collector could not be given",
+            spans.dropped.clone(),
+        );
         Self {
             tenants,
             registry,
@@ -90,6 +103,7 @@ impl Metrics {
             streams,
             streamed,
             lags,
+            spans,
             connections: OnceLock::new(),
         }
     }

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::http::{self, App, Skill};
 use crate::listen::{self, Drained, Listener};
 use crate::tenants::Tenants;
+use crate::traces::{self, Traces};
 use domain::error::{Code, Error};
 use domain::state::Quotas;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ pub struct Server {
     limits: listen::Limits,
     tenants: Arc<Tenants>,
     app: Arc<App>,
+    traces: Option<Traces>,
 }
 
 impl Server {
@@ -39,6 +41,7 @@ impl Server {
             workers: number(config.quotas.workers),
         };
         let place = config.store.clone();
+        let began = traces::now();
         let opened = tokio::task::spawn_blocking(move || Tenants::open(place, quotas)).await;
         let broken = |_| Error::new(Code::Internal, "opening the stores broke off");
         let tenants = Arc::new(opened.map_err(broken)??);
@@ -64,6 +67,8 @@ impl Server {
         let gate = Gate::new(Arc::clone(&tenants), rate);
         let app = App::new(gate, bounds, skills, &config.cors.origins);
         app.metrics().follow(listener.counts());
+        let spans = app.metrics().spans.clone();
+        let traces = Traces::start(&config.telemetry, &tenants, began, spans)?;
         Ok(Self {
             listener,
             tls,
@@ -79,6 +84,7 @@ impl Server {
             },
             tenants,
             app,
+            traces,
         })
     }
 
@@ -99,13 +105,16 @@ impl Server {
     }
 
     /// Serves until `shutdown` resolves; then what runs may finish within the drain time, what is
-    /// behind is written, and the stores are closed.
+    /// behind is written, and the stores are closed. The last spans have five seconds to go.
     ///
     /// # Errors
     /// A store could not be closed; what is behind is still in its log.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Drained, Error> {
         let router = http::router(self.app);
         let drained = listen::serve(self.listener, self.tls, router, self.limits, shutdown).await;
+        if let Some(traces) = self.traces {
+            traces.stop().await;
+        }
         let tenants = self.tenants;
         let stopped = tokio::task::spawn_blocking(move || tenants.stop()).await;
         stopped.unwrap_or_else(|_| Err(Error::new(Code::Internal, "closing broke off")))?;
