@@ -89,10 +89,10 @@ async fn of_a_claim_that_waits_twice_neither_takes_what_the_other_would_hear_of(
         {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        let read = engine
-            .work(numbered(7, 1, then_again, 60_000))
-            .await
-            .unwrap();
+        let again = engine.work(numbered(7, 1, then_again, 60_000));
+        // At once, and not when its wait is over.
+        let read = tokio::time::timeout(std::time::Duration::from_secs(30), again).await;
+        let read = read.expect("it does not wait beside the other").unwrap();
         assert_eq!(read.tasks, [], "it is told to ask under its next number");
         assert_eq!(unread.await.unwrap().unwrap().tasks, []);
         some_tasks(&engine, 2).await;
