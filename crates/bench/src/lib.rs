@@ -7,25 +7,36 @@
 //! right before and after it, and when those differ too much from one another the report says that
 //! the machine was too noisy to judge.
 //!
-//! [`run`] does everything; a program that calls it first calls [`child`], because memory and
-//! recovery are measured in processes that can be killed. Deliberately absent: any figure of another
+//! With [`Options::server`] it is the server that is measured, over its own protocol, and beside it
+//! what the network and what a PostgreSQL could do.
+//!
+//! [`run`] does everything; a program that calls it first calls [`child`], because memory, recovery
+//! and servers are measured in processes of their own. Deliberately absent: any figure of another
 //! product, and any number that was not measured in this run.
 
 mod children;
+mod figure;
 mod flow;
+mod http;
 pub mod limits;
 pub mod measure;
+mod network;
+mod postgres;
 pub mod report;
 mod scenarios;
+mod serving;
 
 pub use children::child;
+pub use network::SERVER_NAMES;
 pub use report::Report;
 pub use scenarios::NAMES;
 
 use domain::error::{Code, Error};
+use figure::{Meaning, Sample};
 use limits::Harness;
+use network::Network;
 use report::{Limits, Machine, Noise, Scenario};
-use scenarios::{Bench, Sample};
+use scenarios::Bench;
 use std::path::{Path, PathBuf};
 
 /// Rounds when nothing is said.
@@ -38,7 +49,9 @@ pub const ROUNDS_MAX: u32 = 100;
 pub struct Options {
     /// Where the stores go: on the disk that is to be measured. A subfolder is made and removed.
     pub folder: PathBuf,
-    /// Which scenarios, of [`NAMES`]; empty means all.
+    /// The server, over HTTP, instead of the engine in this process.
+    pub server: bool,
+    /// Which scenarios, of [`NAMES`] or for the server of [`SERVER_NAMES`]; empty means all.
     pub scenarios: Vec<String>,
     /// How often each is run, interleaved; 0 means [`ROUNDS_DEFAULT`].
     pub rounds: u32,
@@ -51,6 +64,7 @@ impl Options {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
+            server: false,
             scenarios: Vec::new(),
             rounds: ROUNDS_DEFAULT,
             quick: false,
@@ -66,7 +80,10 @@ impl Options {
 /// [`Code::OutOfRange`] for an unknown scenario or too many rounds; the store's own; what the disk
 /// says. A goal that is missed is not an error.
 pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report, Error> {
-    let wanted = scenarios::wanted(&options.scenarios)?;
+    let wanted = match options.server {
+        true => network::wanted(&options.scenarios)?,
+        false => scenarios::wanted(&options.scenarios)?,
+    };
     if options.rounds > ROUNDS_MAX {
         let text = format!("{} rounds; at most {ROUNDS_MAX}", options.rounds);
         return Err(Error::new(Code::OutOfRange, text));
@@ -77,15 +94,19 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report, 
     };
     let folder = Folder::make(&options.folder)?;
     let mut harness = Harness::open(&folder.0, options.quick)?;
-    let mut bench = Bench::new(folder.0.clone(), options.quick)?;
+    let mut subject = Subject::new(&folder.0, options)?;
+    if options.server {
+        progress("a PostgreSQL to compare with");
+        harness = harness.with_network(&folder.0)?;
+    }
     progress("limits");
     let mut before = harness.measure()?;
     let mut samples: Vec<Vec<Sample>> = wanted.iter().map(|_| Vec::new()).collect();
     for round in 1..=rounds {
-        bench.begin(round);
+        subject.begin(round);
         for (name, samples) in wanted.iter().zip(&mut samples) {
             progress(&format!("{name}, round {round} of {rounds}"));
-            let Some(mut sample) = bench.run(name, progress)? else {
+            let Some(mut sample) = subject.run(name, progress)? else {
                 continue;
             };
             let after = harness.measure()?;
@@ -97,16 +118,52 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report, 
     let scenarios: Vec<Scenario> = wanted
         .iter()
         .zip(&samples)
-        .map(|(name, samples)| scenarios::conclude(name, samples))
+        .map(|(name, samples)| figure::conclude(name, subject.meaning(name), samples))
         .collect();
     Ok(Report {
         quick: options.quick,
         rounds,
         machine: Machine::read(),
         noise: Noise::judge(harness.samples()),
-        limits: Limits::conclude(harness.samples()),
+        limits: Limits::conclude(harness.samples(), harness.postgres_missing()),
         scenarios,
     })
+}
+
+/// What is measured.
+enum Subject {
+    Engine(Box<Bench>),
+    Server(Network),
+}
+
+impl Subject {
+    fn new(folder: &Path, options: &Options) -> Result<Self, Error> {
+        let folder = folder.to_owned();
+        Ok(match options.server {
+            true => Self::Server(Network::new(folder, options.quick)?),
+            false => Self::Engine(Box::new(Bench::new(folder, options.quick)?)),
+        })
+    }
+
+    fn begin(&mut self, round: u32) {
+        if let Self::Engine(bench) = self {
+            bench.begin(round);
+        }
+    }
+
+    fn run(&mut self, name: &str, progress: &mut dyn FnMut(&str)) -> Result<Option<Sample>, Error> {
+        match self {
+            Self::Engine(bench) => bench.run(name, progress),
+            Self::Server(network) => network.run(name),
+        }
+    }
+
+    fn meaning(&self, name: &str) -> Meaning {
+        match self {
+            Self::Engine(_) => scenarios::meaning(name),
+            Self::Server(_) => network::meaning(name),
+        }
+    }
 }
 
 /// The subfolder of this run, removed when the run is over, however it ends.

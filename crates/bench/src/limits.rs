@@ -6,8 +6,17 @@
 //!   no event written. No store makes it faster.
 //! - `S`: what a careful engineer writes on a Friday. Three SQLite transactions per task over one
 //!   plain table with one index, WAL, every commit synced. The product must beat it by far.
+//!
+//! When the server is measured, also:
+//!
+//! - `N`: the network. A small JSON body read and another answered by the server's own listener and
+//!   router, with nothing behind them. No server on that stack answers more.
+//! - `Q`: what most teams would use instead. Three statements per task, with `SKIP LOCKED`, over 32
+//!   connections to a PostgreSQL of its own, with its defaults.
 
 use crate::measure::{Percentiles, io, median, us};
+use crate::postgres::Postgres;
+use crate::serving::Echo;
 use domain::command::{Claimant, Command, Outcome, Report, Submission};
 use domain::decide::decide;
 use domain::error::{Code, Error};
@@ -47,6 +56,21 @@ pub struct Sample {
     pub sqlite: f64,
     /// Microseconds per task of the SQLite loop.
     pub sqlite_us: Vec<f64>,
+    /// The echo, when the server is measured.
+    pub echo: Option<Loop>,
+    /// The PostgreSQL loop, when the server is measured and there is one.
+    pub postgres: Option<Loop>,
+}
+
+/// Something done again and again by many clients at once.
+#[derive(Debug, Clone)]
+pub struct Loop {
+    /// How often a second.
+    pub per_second: f64,
+    /// Microseconds of each.
+    pub us: Vec<f64>,
+    /// Processor microseconds that the measured process spent on each, when that is known.
+    pub cpu_us: Option<f64>,
 }
 
 impl Sample {
@@ -54,15 +78,28 @@ impl Sample {
     pub fn sync_p50(&self) -> f64 {
         median(&self.sync_us)
     }
+
+    /// Requests a second of the echo.
+    pub fn echo_rate(&self) -> Option<f64> {
+        Some(self.echo.as_ref()?.per_second)
+    }
+
+    /// Tasks a second of the PostgreSQL loop.
+    pub fn postgres_rate(&self) -> Option<f64> {
+        Some(self.postgres.as_ref()?.per_second)
+    }
 }
 
-/// The three limits, ready to be measured again and again.
+/// The limits, ready to be measured again and again.
 pub(crate) struct Harness {
     file: File,
     next_block: u64,
     sqlite: Connection,
     time: Duration,
     samples: Vec<Sample>,
+    echo: Option<Echo>,
+    postgres: Option<Postgres>,
+    postgres_missing: Option<String>,
 }
 
 impl Harness {
@@ -87,7 +124,25 @@ impl Harness {
             sqlite,
             time: Duration::from_millis(if quick { 20 } else { 400 }),
             samples: Vec::new(),
+            echo: None,
+            postgres: None,
+            postgres_missing: None,
         })
+    }
+
+    /// Measures also what a server is compared with.
+    pub(crate) fn with_network(mut self, folder: &Path) -> Result<Self, Error> {
+        self.echo = Some(Echo::start()?);
+        match Postgres::start(folder) {
+            Ok(postgres) => self.postgres = Some(postgres),
+            Err(missing) => self.postgres_missing = Some(missing.0),
+        }
+        Ok(self)
+    }
+
+    /// Why PostgreSQL is not measured although a server is.
+    pub(crate) fn postgres_missing(&self) -> Option<String> {
+        self.postgres_missing.clone()
     }
 
     pub(crate) fn samples(&self) -> &[Sample] {
@@ -98,12 +153,20 @@ impl Harness {
         let (sync_us, syncs) = self.syncs().map_err(|fault| io("a sync", &fault))?;
         let rules = rules(self.time / 2)?;
         let (sqlite_us, sqlite) = self.sqlite_loop().map_err(sqlite_error)?;
+        let time = self.time * 3;
+        let echo = self.echo.as_ref().map(|echo| echo.measure(time));
+        let postgres = self
+            .postgres
+            .as_mut()
+            .map(|postgres| postgres.measure(time));
         let sample = Sample {
             sync_us,
             syncs,
             rules,
             sqlite,
             sqlite_us,
+            echo: echo.transpose()?,
+            postgres: postgres.transpose()?,
         };
         self.samples.push(sample.clone());
         Ok(sample)

@@ -1,9 +1,13 @@
 //! The harness alone, for profilers and its own test. `chargehand bench` is the same with help.
 //!
-//! `chargehand-bench [--quick] [--json] [--rounds N] [--folder FOLDER] [SCENARIO]…`
+//! `chargehand-bench [--server] [--quick] [--json] [--rounds N] [--folder FOLDER] [SCENARIO]…`
 
 use bench::Options;
 use domain::error::{Code, Error};
+
+// The product's, so that what is profiled here is what is shipped.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     bench::child();
@@ -16,6 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             arguments.next().ok_or_else(missing)
         };
         match argument.as_str() {
+            "--server" => options.server = true,
             "--quick" => options.quick = true,
             "--json" => json = true,
             "--rounds" => options.rounds = value()?.parse()?,

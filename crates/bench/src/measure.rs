@@ -1,8 +1,10 @@
 //! Arithmetic over samples, and what the system says about this process.
 
 use domain::error::{Code, Error};
+use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What the system says about a file, as the domain's error.
@@ -82,47 +84,93 @@ pub(crate) fn cpu() -> Duration {
     )
 }
 
-/// Processor time so far of this process' threads of this name that are alive; `None` where the
-/// system does not tell.
-pub(crate) fn thread_cpu(name: &str) -> Option<Duration> {
-    let mut sum = Duration::ZERO;
-    for thread in std::fs::read_dir("/proc/self/task").ok()? {
-        let thread = thread.ok()?.path();
-        let comm = std::fs::read_to_string(thread.join("comm")).unwrap_or_default();
-        if comm.trim() == name {
-            let text = std::fs::read_to_string(thread.join("schedstat")).ok()?;
-            sum += Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?);
-        }
+/// A process as the system shows it: this one, or one that was started to be measured. Every answer
+/// is `None` where the system does not tell.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown(PathBuf);
+
+impl Shown {
+    /// This process.
+    pub(crate) fn own() -> Self {
+        Self("/proc/self".into())
     }
-    Some(sum)
+
+    /// Another.
+    pub(crate) fn of(process: u32) -> Self {
+        Self(PathBuf::from(format!("/proc/{process}")))
+    }
+
+    /// Processor time of all its threads so far, in ticks of the system: hundredths of a second.
+    pub(crate) fn cpu(&self) -> Option<Duration> {
+        let text = std::fs::read_to_string(self.0.join("stat")).ok()?;
+        // The second field is a name in parentheses, which may have anything in it.
+        let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let mut ticks = || fields.next()?.parse::<u64>().ok();
+        let ticks = ticks()? + ticks()?;
+        Some(Duration::from_secs(ticks) / clock_ticks_per_second() as u32)
+    }
+
+    /// Processor time so far of its threads of this name that are alive.
+    pub(crate) fn thread_cpu(&self, name: &str) -> Option<Duration> {
+        let mut sum = Duration::ZERO;
+        for thread in std::fs::read_dir(self.0.join("task")).ok()? {
+            let thread = thread.ok()?.path();
+            let comm = std::fs::read_to_string(thread.join("comm")).unwrap_or_default();
+            if comm.trim() == name {
+                let text = std::fs::read_to_string(thread.join("schedstat")).ok()?;
+                sum += Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?);
+            }
+        }
+        Some(sum)
+    }
+
+    /// Bytes of memory, from a line of its status.
+    fn memory(&self, line: &str) -> Option<u64> {
+        let text = std::fs::read_to_string(self.0.join("status")).ok()?;
+        let line = text.lines().find_map(|found| found.strip_prefix(line))?;
+        let kib: u64 = line
+            .trim_start_matches(':')
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()?;
+        Some(kib * 1024)
+    }
+
+    /// Bytes resident now.
+    pub(crate) fn rss(&self) -> Option<u64> {
+        self.memory("VmRSS")
+    }
+
+    /// Most bytes resident since [`reset_peak`](Self::reset_peak).
+    pub(crate) fn rss_peak(&self) -> Option<u64> {
+        self.memory("VmHWM")
+    }
+
+    /// Begins a new peak. Where that is not possible the peak is that of its whole life.
+    pub(crate) fn reset_peak(&self) {
+        let _ = std::fs::write(self.0.join("clear_refs"), "5");
+    }
 }
 
-/// Bytes of memory in use by this process, from a line of `/proc/self/status`.
-fn memory(line: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|found| found.strip_prefix(line))?;
-    let kib: u64 = line
-        .trim_start_matches(':')
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()?;
-    Some(kib * 1024)
+/// As [`Shown::thread_cpu`], of this process.
+pub(crate) fn thread_cpu(name: &str) -> Option<Duration> {
+    Shown::own().thread_cpu(name)
 }
 
-/// Bytes resident now; `None` where the system does not tell.
+/// Bytes resident now in this process.
 pub(crate) fn rss() -> Option<u64> {
-    memory("VmRSS")
+    Shown::own().rss()
 }
 
-/// Most bytes resident since [`reset_peak`].
+/// Most bytes resident in this process since [`reset_peak`].
 pub(crate) fn rss_peak() -> Option<u64> {
-    memory("VmHWM")
+    Shown::own().rss_peak()
 }
 
-/// Begins a new peak. Where that is not possible the peak is that of the whole process.
+/// As [`Shown::reset_peak`], of this process.
 pub(crate) fn reset_peak() {
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    Shown::own().reset_peak();
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What was measured, for machines as JSON and for people as a table.
 
-use crate::limits::{self, Sample};
+use crate::limits::{self, Loop, Sample};
 use crate::measure::{Percentiles, median, spread};
 use serde::Serialize;
 use std::fmt::Write;
@@ -74,6 +74,15 @@ pub struct Limits {
     pub rules: Limit,
     /// S: three SQLite transactions per task.
     pub sqlite: Limit,
+    /// N: an echo on the server's own HTTP stack, when the server is measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub echo: Option<Limit>,
+    /// Q: three PostgreSQL statements per task, when the server is measured and there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<Limit>,
+    /// Why there is no Q although the server is measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres_missing: Option<String>,
 }
 
 /// One limit.
@@ -86,19 +95,41 @@ pub struct Limit {
     /// Microseconds of one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub us: Option<Percentiles>,
+    /// Processor microseconds for one of the process that is measured, where that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_us: Option<f64>,
     /// Times it was measured.
     pub samples: usize,
 }
 
 impl Limits {
-    pub(crate) fn conclude(samples: &[Sample]) -> Self {
+    pub(crate) fn conclude(samples: &[Sample], postgres_missing: Option<String>) -> Self {
         let limit = |unit, per_second: fn(&Sample) -> f64, us| Limit {
             unit,
             per_second: median(&samples.iter().map(per_second).collect::<Vec<_>>()),
             us,
+            cpu_us: None,
             samples: samples.len(),
         };
+        let optional = |unit, of: fn(&Sample) -> Option<&Loop>| {
+            let loops: Vec<&Loop> = samples.iter().filter_map(of).collect();
+            let all = |value: fn(&Loop) -> Option<f64>| -> Vec<f64> {
+                loops.iter().filter_map(|found| value(found)).collect()
+            };
+            let us: Vec<f64> = loops.iter().flat_map(|found| found.us.clone()).collect();
+            let cpu_us = all(|found| found.cpu_us);
+            (!loops.is_empty()).then(|| Limit {
+                unit,
+                per_second: median(&all(|found| Some(found.per_second))),
+                us: Percentiles::of(&us),
+                cpu_us: (!cpu_us.is_empty()).then(|| median(&cpu_us)),
+                samples: loops.len(),
+            })
+        };
         Self {
+            echo: optional("requests/s", |s| s.echo.as_ref()),
+            postgres: optional("tasks/s", |s| s.postgres.as_ref()),
+            postgres_missing,
             sync: limit("syncs/s", |s| s.syncs, limits::sync_percentiles(samples)),
             rules: limit("tasks/s", |s| s.rules, None),
             sqlite: limit("tasks/s", |s| s.sqlite, limits::sqlite_percentiles(samples)),
@@ -168,27 +199,37 @@ pub struct Scenario {
     /// What the value should be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub goal: Option<Goal>,
-    /// The value in terms of a limit, or of the scenario's own comparison.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ratio: Option<Ratio>,
+    /// The value in terms of limits, or of the scenario's own comparison.
+    pub ratios: Vec<Ratio>,
     /// The value of each round.
     pub rounds: Vec<f64>,
     /// Tasks that were to be done, over all rounds.
     pub tasks_asked: u64,
     /// Tasks that the engine's own statistics say were done, over all rounds.
     pub tasks_counted: u64,
+    /// Requests that were refused or broke off, over all rounds; absent where there are no requests
+    /// over the network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<u64>,
     /// It was stopped at its time limit in some round.
     pub stopped: bool,
-    /// Processor microseconds per task, of engine and load together.
+    /// Requests over the network for one task, waits that ended with nothing included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_task: Option<f64>,
+    /// Processor microseconds per task: of engine and load together, or of the server alone where the
+    /// load has its own figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_us_per_task: Option<f64>,
     /// Of these, on the engine's own thread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wheel_us_per_task: Option<f64>,
+    /// Processor microseconds per task of the load generator, where that is another process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_us_per_task: Option<f64>,
     /// Microseconds of one request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_us: Option<Percentiles>,
-    /// Bytes of memory at the peak, engine and load together, in the worst round.
+    /// Bytes of memory at the peak in the worst round: engine and load together, or the server's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_rss_bytes: Option<u64>,
     /// What else has to be known to read the figure.
@@ -199,9 +240,9 @@ pub struct Scenario {
 impl Scenario {
     /// Whether every goal is reached; `None` when there is none, or no value to judge.
     pub fn reached(&self) -> Option<bool> {
-        let goals = [self.goal, self.ratio.as_ref().and_then(|ratio| ratio.goal)];
-        goals
-            .into_iter()
+        let of_ratios = self.ratios.iter().map(|ratio| ratio.goal);
+        std::iter::once(self.goal)
+            .chain(of_ratios)
             .flatten()
             .map(|goal| goal.reached)
             .reduce(|a, b| a && b)
@@ -227,6 +268,10 @@ pub struct Noise {
     pub rules_spread: f64,
     /// Of the SQLite loop's rate.
     pub sqlite_spread: f64,
+    /// Of the echo's rate; 0 when it was not measured.
+    pub echo_spread: f64,
+    /// Of the PostgreSQL loop's rate; 0 when it was not measured.
+    pub postgres_spread: f64,
     /// Whether it can be judged.
     pub verdict: Verdict,
     /// Why.
@@ -238,10 +283,16 @@ impl Noise {
     pub fn judge(samples: &[Sample]) -> Self {
         let of = |value: fn(&Sample) -> f64| spread(&samples.iter().map(value).collect::<Vec<_>>());
         let (sync, rules, sqlite) = (of(Sample::sync_p50), of(|s| s.rules), of(|s| s.sqlite));
+        let optional = |value: fn(&Sample) -> Option<f64>| {
+            spread(&samples.iter().filter_map(value).collect::<Vec<_>>())
+        };
+        let (echo, postgres) = (optional(Sample::echo_rate), optional(Sample::postgres_rate));
         let mut why: Vec<String> = [
             ("the disk's sync", sync),
             ("the rules alone", rules),
             ("the SQLite loop", sqlite),
+            ("the echo", echo),
+            ("the PostgreSQL loop", postgres),
         ]
         .into_iter()
         .filter(|(_, spread)| *spread > NOISE_MAX)
@@ -272,6 +323,8 @@ impl Noise {
             sync_spread: sync,
             rules_spread: rules,
             sqlite_spread: sqlite,
+            echo_spread: echo,
+            postgres_spread: postgres,
             verdict,
             why: why.join("; "),
         }
@@ -301,6 +354,49 @@ fn reached_text(goal: &Goal) -> &'static str {
     if goal.reached { "yes" } else { "NO" }
 }
 
+fn ratio_texts(ratio: &Ratio) -> [String; 3] {
+    let goal = ratio.goal.as_ref();
+    [
+        format!("{}× {}", short(ratio.value), ratio.to),
+        goal.map_or_else(String::new, goal_text),
+        goal.map_or("", reached_text).to_owned(),
+    ]
+}
+
+/// What only a scenario over the network has.
+fn network_text(text: &mut String, scenario: &Scenario) {
+    let Some(errors) = scenario.errors else {
+        return;
+    };
+    let mut parts = vec![match errors {
+        0 => "no request failed".to_owned(),
+        1 => "ONE REQUEST FAILED".to_owned(),
+        n => format!("{n} REQUESTS FAILED"),
+    }];
+    let figures = [
+        (scenario.requests_per_task, "", "requests per task"),
+        (
+            scenario.load_us_per_task,
+            " µs",
+            "of the load generator's CPU per task",
+        ),
+        (
+            scenario.wheel_us_per_task,
+            " µs",
+            "of the server's per task on the wheel",
+        ),
+        (
+            scenario.peak_rss_bytes.map(|bytes| bytes as f64 / 1e6),
+            " MB",
+            "of memory in the server at its peak",
+        ),
+    ];
+    for (value, unit, what) in figures {
+        parts.extend(value.map(|value| format!("{}{unit} {what}", short(value))));
+    }
+    let _ = writeln!(text, "{}: {}", scenario.name, parts.join(", "));
+}
+
 impl Report {
     /// A table for people: figure, goal, ratio, its goal, reached; then the limits and the noise.
     pub fn to_text(&self) -> String {
@@ -324,23 +420,26 @@ impl Report {
                 format!("{} {}", short(value), scenario.unit)
             });
             let goal = scenario.goal.as_ref();
-            let ratio = scenario.ratio.as_ref();
-            let ratio_goal = ratio.and_then(|ratio| ratio.goal.as_ref());
-            table.push(vec![
+            let mut ratios = scenario.ratios.iter().map(ratio_texts);
+            let row = [
                 scenario.name.clone(),
                 value,
                 goal.map_or_else(String::new, goal_text),
                 goal.map_or("", reached_text).to_owned(),
-                ratio.map_or_else(String::new, |r| format!("{}× {}", short(r.value), r.to)),
-                ratio_goal.map_or_else(String::new, goal_text),
-                ratio_goal.map_or("", reached_text).to_owned(),
+            ];
+            let costs = [
                 scenario
                     .cpu_us_per_task
                     .map_or_else(String::new, |us| format!("{} µs", short(us))),
                 scenario.request_us.map_or_else(String::new, |us| {
                     format!("{} / {} µs", short(us.p50), short(us.p99))
                 }),
-            ]);
+            ];
+            let first = ratios.next().unwrap_or_default();
+            table.push(row.into_iter().chain(first).chain(costs).collect());
+            // A second comparison has a line of its own, under the first.
+            let empty = || std::iter::repeat_n(String::new(), 4);
+            table.extend(ratios.map(|ratio| empty().chain(ratio).collect()));
         }
         let mut text = lay_out(&table);
         for scenario in &self.scenarios {
@@ -354,6 +453,7 @@ impl Report {
             if !scenario.note.is_empty() {
                 let _ = writeln!(text, "{}: {}", scenario.name, scenario.note);
             }
+            network_text(&mut text, scenario);
         }
         text.push('\n');
         self.limits_text(&mut text);
@@ -362,16 +462,19 @@ impl Report {
 
     fn limits_text(&self, text: &mut String) {
         let limits = [
-            ("F  4 KiB synced", &self.limits.sync),
-            ("L  rules alone", &self.limits.rules),
-            ("S  SQLite loop", &self.limits.sqlite),
+            ("F  4 KiB synced", Some(&self.limits.sync)),
+            ("L  rules alone", Some(&self.limits.rules)),
+            ("S  SQLite loop", Some(&self.limits.sqlite)),
+            ("N  HTTP echo", self.limits.echo.as_ref()),
+            ("Q  PostgreSQL loop", self.limits.postgres.as_ref()),
         ];
         let mut table = vec![
-            ["limit", "rate", "p50", "p95", "p99"]
+            ["limit", "rate", "p50", "p95", "p99", "CPU of one"]
                 .map(str::to_owned)
                 .to_vec(),
         ];
         for (name, limit) in limits {
+            let Some(limit) = limit else { continue };
             let us = |value: fn(&Percentiles) -> f64| {
                 let value = limit.us.as_ref().map(value);
                 value.map_or_else(String::new, |us| format!("{} µs", short(us)))
@@ -382,9 +485,15 @@ impl Report {
                 us(|p| p.p50),
                 us(|p| p.p95),
                 us(|p| p.p99),
+                limit
+                    .cpu_us
+                    .map_or_else(String::new, |us| format!("{} µs", short(us))),
             ]);
         }
         text.push_str(&lay_out(&table));
+        if let Some(why) = &self.limits.postgres_missing {
+            let _ = writeln!(text, "Q not measured: {why}");
+        }
         let machine = &self.machine;
         let _ = writeln!(
             text,
@@ -442,6 +551,8 @@ mod tests {
             rules,
             sqlite,
             sqlite_us: vec![1e6 / sqlite],
+            echo: None,
+            postgres: None,
         }
     }
 

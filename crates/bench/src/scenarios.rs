@@ -3,10 +3,10 @@
 //! engine's own statistics.
 
 use crate::children::{Told, fill_and_kill, queued, runtime};
+use crate::figure::{Meaning, Sample, To};
 use crate::flow::{self, BATCH, Flow, Load, plain, worker};
-use crate::limits;
-use crate::measure::{Percentiles, cpu, io, median, reset_peak, rss_peak, thread_cpu, us};
-use crate::report::{Goal, Ratio, Scenario, Side};
+use crate::measure::{cpu, io, median, reset_peak, rss_peak, thread_cpu, us};
+use crate::report::Side;
 use domain::command::{Report, Submission};
 use domain::error::{Code, Error};
 use domain::id::{Ids, TaskId};
@@ -61,31 +61,7 @@ pub(crate) fn wanted(asked: &[String]) -> Result<Vec<&'static str>, Error> {
         .collect())
 }
 
-/// One round of one scenario.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Sample {
-    value: Option<f64>,
-    /// Against the scenario's own comparison.
-    own_ratio: Option<f64>,
-    asked: u64,
-    counted: u64,
-    stopped: bool,
-    cpu_us: Option<f64>,
-    wheel_us: Option<f64>,
-    request_us: Vec<f64>,
-    peak_rss: Option<u64>,
-    note: String,
-    /// The middle sync and the SQLite loop's rate, measured right before and after.
-    sync_us: f64,
-    sqlite: f64,
-}
-
 impl Sample {
-    pub(crate) fn set_neighbours(&mut self, before: &limits::Sample, after: &limits::Sample) {
-        self.sync_us = f64::midpoint(before.sync_p50(), after.sync_p50());
-        self.sqlite = f64::midpoint(before.sqlite, after.sqlite);
-    }
-
     /// A flow's figures; the value is its rate.
     fn of(flow: Flow, asked: u64, counted: u64) -> Self {
         let per_task = |time: Duration| us(time) / flow.completed.max(1) as f64;
@@ -548,32 +524,13 @@ async fn chain_once(
     Ok(())
 }
 
-/// What a scenario's figure is compared with.
-enum To {
-    Nothing,
-    Sqlite,
-    /// So many microseconds are one of the scenario's unit.
-    Sync(f64),
-    Own(&'static str),
-}
-
-/// What a scenario means: all that is said about it but its figures.
-struct Meaning {
-    what: &'static str,
-    unit: &'static str,
-    goal: Option<(Side, f64)>,
-    to: To,
-    ratio_goal: Option<(Side, f64)>,
-}
-
-fn meaning(name: &str) -> Meaning {
+pub(crate) fn meaning(name: &str) -> Meaning {
     use Side::{AtLeast, AtMost};
     let fan_out = |what| Meaning {
         what,
         unit: "tasks/s",
         goal: Some((AtLeast, 50_000.0)),
-        to: To::Sqlite,
-        ratio_goal: Some((AtLeast, 5.0)),
+        ratios: vec![(To::Sqlite, Some((AtLeast, 5.0)))],
     };
     match name {
         "fan_out_1k" => fan_out("1,000 no-op tasks, submitted, claimed and completed in batches"),
@@ -585,103 +542,45 @@ fn meaning(name: &str) -> Meaning {
             what: "one client, one task a request: until it is acknowledged on disk",
             unit: "µs",
             goal: None,
-            to: To::Sync(1.0),
-            ratio_goal: Some((AtMost, 5.0)),
+            ratios: vec![(To::Sync(1.0), Some((AtMost, 5.0)))],
         },
         "chain_10" => Meaning {
             what: "ten tasks, each after the one before, one worker: the whole chain",
             unit: "ms",
             goal: Some((AtMost, 5.0)),
             // Twelve requests: below twelve syncs there is nothing to gain.
-            to: To::Sync(1_000.0),
-            ratio_goal: None,
+            ratios: vec![(To::Sync(1_000.0), None)],
         },
         "queued_1m" => Meaning {
             what: "submit, claim and complete while 1,000,000 tasks are queued",
             unit: "tasks/s",
             goal: None,
-            to: To::Own("10k queued"),
-            ratio_goal: Some((AtLeast, 0.8)),
+            ratios: vec![(To::Own("10k queued"), Some((AtLeast, 0.8)))],
         },
         "features" => Meaning {
             what: "priority, concurrency key, capability, timeout and retries on every task",
             unit: "tasks/s",
             goal: None,
-            to: To::Own("plain"),
-            ratio_goal: Some((AtLeast, 0.7)),
+            ratios: vec![(To::Own("plain"), Some((AtLeast, 0.7)))],
         },
         "restart_1m" => Meaning {
             what: "killed with 1,000,000 queued tasks: from opening to the first acknowledgement",
             unit: "s",
             goal: Some((AtMost, 5.0)),
-            to: To::Nothing,
-            ratio_goal: None,
+            ratios: Vec::new(),
         },
         "memory" => Meaning {
             what: "memory per queued task, with 1,000,000 queued",
             unit: "B",
             goal: Some((AtMost, 600.0)),
-            to: To::Nothing,
-            ratio_goal: None,
+            ratios: Vec::new(),
         },
         _ => Meaning {
             what: "memory of a process with an idle engine over a new store",
             unit: "MB",
             goal: Some((AtMost, 40.0)),
-            to: To::Nothing,
-            ratio_goal: None,
+            ratios: Vec::new(),
         },
-    }
-}
-
-/// The figure of all rounds.
-pub(crate) fn conclude(name: &str, samples: &[Sample]) -> Scenario {
-    let Meaning {
-        what,
-        unit,
-        goal,
-        to,
-        ratio_goal,
-    } = meaning(name);
-    let all = |value: fn(&Sample) -> Option<f64>| -> Option<f64> {
-        let values: Vec<f64> = samples.iter().filter_map(value).collect();
-        (!values.is_empty()).then(|| median(&values))
-    };
-    let value = all(|s| s.value);
-    let (to, ratio) = match to {
-        To::Nothing => ("", None),
-        To::Sqlite => ("S", all(|s| Some(s.value? / s.sqlite))),
-        To::Sync(us) => {
-            let ratio = all(|s| Some(s.value? / s.sync_us));
-            ("F", ratio.map(|ratio| ratio * us))
-        }
-        To::Own(name) => (name, all(|s| s.own_ratio)),
-    };
-    let judge = |goal: Option<(Side, f64)>, value: Option<f64>| {
-        let ((side, bound), value) = goal.zip(value)?;
-        Some(Goal::judge(side, bound, value))
-    };
-    let request_us: Vec<f64> = samples.iter().flat_map(|s| s.request_us.clone()).collect();
-    Scenario {
-        name: name.to_owned(),
-        what,
-        unit,
-        value,
-        goal: judge(goal, value),
-        ratio: ratio.map(|value| Ratio {
-            to,
-            value,
-            goal: judge(ratio_goal, Some(value)),
-        }),
-        rounds: samples.iter().filter_map(|s| s.value).collect(),
-        tasks_asked: samples.iter().map(|s| s.asked).sum(),
-        tasks_counted: samples.iter().map(|s| s.counted).sum(),
-        stopped: samples.iter().any(|s| s.stopped),
-        cpu_us_per_task: all(|s| s.cpu_us),
-        wheel_us_per_task: all(|s| s.wheel_us),
-        request_us: Percentiles::of(&request_us),
-        peak_rss_bytes: samples.iter().filter_map(|s| s.peak_rss).max(),
-        note: samples.last().map(|s| s.note.clone()).unwrap_or_default(),
     }
 }
 
@@ -696,28 +595,5 @@ mod tests {
         assert_eq!(wanted(&[]).unwrap().len(), NAMES.len() + 1);
         let two = wanted(&["memory".into(), "ack".into()]).unwrap();
         assert_eq!(two, ["ack", "memory", IDLE]);
-    }
-
-    #[test]
-    fn a_figure_is_the_median_and_is_compared_with_its_neighbours() {
-        let round = |value: f64, sqlite: f64| Sample {
-            value: Some(value),
-            sqlite,
-            asked: 10,
-            counted: 10,
-            ..Sample::default()
-        };
-        let samples = [
-            round(60_000.0, 10_000.0),
-            round(90_000.0, 30_000.0),
-            round(80_000.0, 10_000.0),
-        ];
-        let scenario = conclude("fan_out_1k", &samples);
-        let ratio = scenario.ratio.clone().unwrap();
-        assert_eq!((scenario.value, ratio.value), (Some(80_000.0), 6.0));
-        assert_eq!(scenario.reached(), Some(true));
-        assert_eq!((scenario.tasks_asked, scenario.tasks_counted), (30, 30));
-        let none = conclude("memory", &[Sample::default()]);
-        assert_eq!((none.value, none.reached()), (None, None));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::CliError;
 use crate::output::{Output, print, print_json, say};
-use bench::{NAMES, Options, ROUNDS_DEFAULT};
+use bench::{NAMES, Options, ROUNDS_DEFAULT, SERVER_NAMES};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,11 +10,18 @@ use std::process::ExitCode;
 #[command(after_help = "Examples:
   chargehand bench
   chargehand bench fan_out_100k ack --rounds 5
-  chargehand bench --quick --output json")]
+  chargehand bench --server
+  chargehand bench --server http_submit http_single_op
+  chargehand bench --quick --output json
+
+The server is compared with a PostgreSQL of its own when Debian's package is installed.")]
 pub(crate) struct Args {
     /// Which scenarios; none named means all.
-    #[arg(value_name = "SCENARIO", value_parser = clap::builder::PossibleValuesParser::new(NAMES))]
+    #[arg(value_name = "SCENARIO", value_parser = clap::builder::PossibleValuesParser::new(NAMES.into_iter().chain(SERVER_NAMES)))]
     scenarios: Vec<String>,
+    /// Measure the server over HTTP, instead of the engine in this process.
+    #[arg(long)]
+    server: bool,
     /// How often each is run, in turns with the limits of the machine.
     #[arg(long, default_value_t = ROUNDS_DEFAULT, value_name = "N")]
     rounds: u32,
@@ -29,6 +36,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, output: Output) -> Result<ExitCode, CliError> {
     let options = Options {
         folder: args.folder.clone(),
+        server: args.server,
         scenarios: args.scenarios.clone(),
         rounds: args.rounds,
         quick: args.quick,
