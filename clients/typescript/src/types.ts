@@ -90,8 +90,8 @@ export type Claim = {
   again?: boolean;
   /**
    * The worker's own number of this request, new for each: the same number with `again`, because
-   * the answer was lost, gives the same tasks again. Without one, tasks whose answer could not be
-   * delivered go back at once.
+   * the answer was lost, gives the same tasks again. If it gave none, it does not wait: claim under
+   * the next number. Without one, tasks whose answer could not be delivered go back at once.
    */
   key?: number | null;
   /** At most so many. */
@@ -2054,7 +2054,7 @@ export interface Operations {
     body: undefined;
     answer: undefined;
   };
-  /** What the server counts, for Prometheus. */
+  /** What the server counts, for Prometheus: in the OpenMetrics text for who accepts it. */
   metrics: {
     path: { [name: string]: never };
     query: { [name: string]: never };

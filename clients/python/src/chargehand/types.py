@@ -160,8 +160,9 @@ class Claim(_ClaimRequired, total=False):
 
     key: Optional[int]
     """The worker's own number of this request, new for each: the same number with `again`,
-    because the answer was lost, gives the same tasks again. Without one, tasks whose answer
-    could not be delivered go back at once.
+    because the answer was lost, gives the same tasks again. If it gave none, it does not wait:
+    claim under the next number. Without one, tasks whose answer could not be delivered go back
+    at once.
     """
 
     starts: bool
