@@ -20,8 +20,10 @@ pub(crate) struct Args {
     #[arg(value_name = "SCENARIO", value_parser = clap::builder::PossibleValuesParser::new(NAMES.into_iter().chain(SERVER_NAMES)))]
     scenarios: Vec<String>,
     /// Measure the server over HTTP, instead of the engine in this process.
-    #[arg(long)]
-    server: bool,
+    // In the place of the flag that every other command has, and of its type: the bench starts
+    // servers of its own.
+    #[arg(long, num_args = 0, default_missing_value = "its own")]
+    server: Option<String>,
     /// How often each is run, in turns with the limits of the machine.
     #[arg(long, default_value_t = ROUNDS_DEFAULT, value_name = "N")]
     rounds: u32,
@@ -36,7 +38,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, output: Output) -> Result<ExitCode, CliError> {
     let options = Options {
         folder: args.folder.clone(),
-        server: args.server,
+        server: args.server.is_some(),
         scenarios: args.scenarios.clone(),
         rounds: args.rounds,
         quick: args.quick,
