@@ -11,11 +11,16 @@ use crate::tree::root;
 
 /// What the build and the tests need that cargo cannot bring: how to see that it is there, the package
 /// that brings it, and why. `.ci/run` installs the same packages; a tidy test compares.
-pub(crate) const SYSTEM: [(&str, &str, &str); 5] = [
+pub(crate) const SYSTEM: [(&str, &str, &str); 6] = [
     (
         "cc --version",
         "build-essential",
         "the embedded SQLite is compiled from C",
+    ),
+    (
+        "curl --version",
+        "curl",
+        "what the documentation asks the server by curl is asked so",
     ),
     (
         "node --version",

@@ -20,13 +20,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const LEASE_MS: u64 = 10_000;
 
 /// A process at work, and what it says on standard error. It ends with the test.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     said: Arc<Mutex<String>>,
 }
 
 impl Process {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         command.stdout(Stdio::null());
         let mut child = command.spawn().expect("the program starts");
         let mut pipe = BufReader::new(child.stderr.take().expect("a pipe"));
@@ -52,7 +52,7 @@ impl Process {
     }
 
     /// What it says after these words, up to a space; none when it ended without them.
-    fn word_after(&mut self, words: &str) -> Option<String> {
+    pub(crate) fn word_after(&mut self, words: &str) -> Option<String> {
         let mut found = None;
         until(words, || {
             let has_ended = self.status().is_some();

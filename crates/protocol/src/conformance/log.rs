@@ -178,6 +178,9 @@ pub async fn payloads_are_bounded(api: Subject) {
         checkpoint: Some(large()),
     };
     too_large(report(&api, "w", &held, released).await.unwrap_err());
+    // It is released all the same: its worker has let go of it.
+    let held = take(&api, "w").await;
+    assert_eq!((held.task_id, &held.checkpoint), (task, &None));
     let output = large();
     let done = Report::Completed { output };
     too_large(report(&api, "w", &held, done).await.unwrap_err());

@@ -146,6 +146,8 @@ fn the_scripts_reach_far() {
             seen.extend(applied.events.iter().map(|e| e.event.name()));
         }
     }
-    // Every event there is.
-    assert_eq!(seen.len(), 44, "{seen:?}");
+    let all = domain::event::NAMES.iter().copied();
+    let missed: Vec<_> = all.filter(|name| !seen.contains(name)).collect();
+    // Keys are made and revoked by people, and that is tested with the keyring.
+    assert_eq!(missed, ["credential.created", "credential.revoked"]);
 }
