@@ -15,6 +15,7 @@
 pub mod command;
 pub mod errors;
 pub mod input;
+pub mod model;
 pub mod monitor;
 pub mod plan;
 pub mod skill;
