@@ -14,6 +14,7 @@
 
 pub mod command;
 pub mod errors;
+pub mod gate;
 pub mod input;
 pub mod model;
 pub mod monitor;
