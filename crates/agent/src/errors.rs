@@ -7,6 +7,21 @@ pub type Explained = (&'static str, &'static str, &'static str);
 /// Every code that this crate, its workers and the command line give.
 pub const ERRORS: &[Explained] = &[
     (
+        "agent.output",
+        "An agent's answer did not have the wanted form, also after it was corrected.",
+        "Make the schema simpler, or give the agent a stronger model.",
+    ),
+    (
+        "agent.receipt",
+        "A step's receipt was written by another version, or by somebody else.",
+        "Submit the task anew.",
+    ),
+    (
+        "agent.refused",
+        "The model will not do what the brief asks.",
+        "Read what it says; change the brief, or take another model.",
+    ),
+    (
         "attempt.lost",
         "The worker that had the task is gone.",
         "Nothing: the task is given to another worker.",
@@ -34,7 +49,7 @@ pub const ERRORS: &[Explained] = &[
     (
         "brief.malformed",
         "A task's brief does not have the form its handler needs.",
-        "Submit `{\"items\": […], \"options\": {…}}`.",
+        "Submit `{\"items\": […], \"options\": {…}}`, or for an agent `{\"objective\": …, \"inputs\": …}`.",
     ),
     (
         "command.cancelled",

@@ -16,6 +16,7 @@ pub mod command;
 pub mod errors;
 pub mod gate;
 pub mod input;
+pub mod mind;
 pub mod model;
 pub mod monitor;
 pub mod plan;

@@ -3,6 +3,7 @@
 mod command;
 mod crew;
 mod input;
+mod mind;
 mod pattern;
 mod plan;
 mod preemption;

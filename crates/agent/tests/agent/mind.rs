@@ -1,0 +1,549 @@
+//! Minds on a real engine: turns and calls with receipts, bounds, and a crash at every step.
+//!
+//! The model is the tests' own, because providers are paid: it answers by what it is shown, so that
+//! it would say the same again, and it counts how often it is asked.
+
+use agent::gate::Gate;
+use agent::mind::{Bounds, Brief, Completeness, Envelope, Hands, Mind, NoHands, Seat};
+use agent::model::{
+    Answer, Ask, Call, Fault, Listener, Model, ModelError, Stop, ToolSpec, Turn, Usage,
+};
+use async_trait::async_trait;
+use chargehand::{Api, ApiRead, EffectClass, Failure, Json, Submission, TaskSpec, Worker};
+use domain::id::TaskId;
+use domain::record::{Finding, RecordState};
+use domain::retry::RetryPolicy;
+use domain::task::TaskStatus;
+use engine::{Engine, Place};
+use protocol::v1::TaskView;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+type Reply = dyn Fn(&Ask) -> Result<Answer, ModelError> + Send + Sync;
+
+/// Answers by a function of what it is asked.
+#[derive(Clone)]
+struct Told {
+    reply: Arc<Reply>,
+    asked: Arc<Mutex<Vec<Ask>>>,
+    world: World,
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Told")
+    }
+}
+
+#[async_trait]
+impl Model for Told {
+    async fn ask(&self, ask: &Ask, _: &mut Listener<'_>) -> Result<Answer, ModelError> {
+        self.world.moment().await;
+        self.asked.lock().unwrap().push(ask.clone());
+        self.world.moment().await;
+        (self.reply)(ask)
+    }
+}
+
+/// What happened outside, and when the process dies.
+#[derive(Debug, Clone, Default)]
+struct World {
+    /// Effects: what was done, under which key.
+    done: Arc<Mutex<Vec<(String, String)>>>,
+    /// Moments that have passed, and the one at which everything stops for ever.
+    moments: Arc<Mutex<(u32, Option<u32>)>>,
+    stopped: Arc<tokio::sync::Notify>,
+}
+
+impl World {
+    async fn moment(&self) {
+        let dies = {
+            let mut moments = self.moments.lock().unwrap();
+            moments.0 += 1;
+            moments.1 == Some(moments.0)
+        };
+        if dies {
+            self.stopped.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Tools whose effects can be counted.
+#[derive(Debug, Clone)]
+struct Till {
+    world: World,
+    effect: EffectClass,
+}
+
+#[async_trait]
+impl Hands for Till {
+    async fn specs(&self) -> Vec<ToolSpec> {
+        vec![ToolSpec {
+            name: "charge".into(),
+            description: "Takes money.".into(),
+            input: json!({"type": "object", "properties": {"cents": {"type": "integer"}}}),
+        }]
+    }
+    fn effect(&self, tool: &str) -> Option<EffectClass> {
+        (tool == "charge").then_some(self.effect)
+    }
+    async fn call(&self, tool: &str, arguments: &Value, key: &str) -> Result<Value, Failure> {
+        self.world.moment().await;
+        let what = format!("{tool} {}", arguments["cents"]);
+        if arguments["cents"] == json!(13) {
+            return Err(Failure::permanent("till.unlucky", "not thirteen"));
+        }
+        self.world.done.lock().unwrap().push((key.into(), what));
+        self.world.moment().await;
+        Ok(json!({"charged": arguments["cents"]}))
+    }
+}
+
+fn says(text: &str) -> Answer {
+    Answer {
+        text: text.into(),
+        calls: Vec::new(),
+        stop: Stop::Done,
+        usage: Usage {
+            input_tokens: 10,
+            cached_tokens: 0,
+            output_tokens: 5,
+        },
+    }
+}
+
+fn calls(what: &[(&str, Value)]) -> Answer {
+    let calls = what.iter().enumerate().map(|(n, (tool, arguments))| Call {
+        id: format!("call_{n}"),
+        tool: (*tool).into(),
+        arguments: arguments.clone(),
+    });
+    Answer {
+        calls: calls.collect(),
+        stop: Stop::Calls,
+        ..says("")
+    }
+}
+
+fn model(
+    world: &World,
+    reply: impl Fn(&Ask) -> Result<Answer, ModelError> + Send + Sync + 'static,
+) -> Told {
+    Told {
+        reply: Arc::new(reply),
+        asked: Arc::default(),
+        world: world.clone(),
+    }
+}
+
+fn mind(models: &[&Told], hands: Arc<dyn Hands>) -> Mind {
+    let seat = |(n, model): (usize, &&Told)| Seat {
+        name: format!("test/{n}"),
+        model: n.to_string(),
+        gate: Gate::before(Arc::new((*model).clone())),
+        tokens_max: 0,
+        temperature: None,
+    };
+    Mind {
+        instructions: "You are thrifty.".into(),
+        seats: models.iter().enumerate().map(seat).collect(),
+        hands,
+        bounds: Bounds::default(),
+    }
+}
+
+fn spec(brief: Brief) -> TaskSpec {
+    TaskSpec {
+        retry: RetryPolicy {
+            attempts: 2,
+            backoff_ms: 1,
+            ..RetryPolicy::default()
+        },
+        ..TaskSpec::new("think".parse().unwrap(), json!(brief).into())
+    }
+}
+
+fn brief(objective: &str) -> Brief {
+    Brief {
+        objective: objective.into(),
+        ..Brief::default()
+    }
+}
+
+async fn submit(engine: &Engine, brief: Brief) -> TaskId {
+    let tasks = vec![Submission::new(spec(brief))];
+    engine.task_submit(tasks).await.unwrap().remove(0).unwrap()
+}
+
+/// One task, done by this mind, to its end.
+async fn done_by(mind: Mind, brief: Brief) -> TaskView {
+    let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
+    let worker = Worker::new("worker_1").unwrap();
+    let worker = worker.handle("think", mind).unwrap();
+    let worker = worker.start(engine.clone()).await.unwrap();
+    let task = submit(&engine, brief).await;
+    let ended = engine.task_wait(task, PATIENCE).await.unwrap();
+    worker.stop().await.unwrap();
+    ended
+}
+
+fn envelope(view: &TaskView) -> Envelope {
+    let output = view.output.as_ref().map(Json::value);
+    serde_json::from_value(output.unwrap_or_else(|| panic!("{:?}", view.failure))).unwrap()
+}
+
+/// Charges twice, then says what came of it.
+fn charging(ask: &Ask) -> Result<Answer, ModelError> {
+    Ok(match ask.turns.len() {
+        1 => calls(&[
+            ("charge", json!({"cents": 5})),
+            ("charge", json!({"cents": 7})),
+        ]),
+        3 => calls(&[("charge", json!({"cents": 9}))]),
+        _ => says("21 cents"),
+    })
+}
+
+#[tokio::test]
+async fn a_mind_calls_its_tools_and_answers_with_receipts() {
+    let world = World::default();
+    let told = model(&world, charging);
+    let hands = Till {
+        world: world.clone(),
+        effect: EffectClass::AtMostOnce,
+    };
+    let ended = done_by(mind(&[&told], Arc::new(hands)), brief("Charge 21 cents")).await;
+    let done = envelope(&ended);
+    assert_eq!(
+        (done.status, done.result),
+        (Completeness::Done, json!("21 cents"))
+    );
+    assert_eq!((done.spend.rounds, done.spend.calls), (3, 3));
+    let (read, written) = (
+        done.spend.usage.input_tokens,
+        done.spend.usage.output_tokens,
+    );
+    assert_eq!((read, written), (30, 15));
+    // Each receipt named as evidence is there, and done.
+    let states: BTreeMap<_, _> = ended
+        .records
+        .iter()
+        .map(|record| (record.key.to_string(), record.state.as_str()))
+        .collect();
+    assert_eq!(done.evidence.len(), 3);
+    for evidence in &done.evidence {
+        assert_eq!(states[&evidence.receipt], "done");
+        assert!(evidence.succeeded);
+    }
+    // What the model was told: who it is, what to do, and what came of its calls.
+    let asked = told.asked.lock().unwrap();
+    assert!(asked[0].system.ends_with("You are thrifty."));
+    assert_eq!(
+        asked[0].turns,
+        [Turn::user("# Objective\nCharge 21 cents\n")]
+    );
+    let Turn::Tools { results } = &asked[1].turns[2] else {
+        panic!("{:?}", asked[1].turns);
+    };
+    assert_eq!(results[1].text, r#"{"charged":7}"#);
+}
+
+/// One life of a process, as far as a store can tell: when it is over, engine, worker and mind are
+/// gone without a good-bye.
+fn one_life<T>(live: impl AsyncFnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let lived = runtime.block_on(live());
+    // Everything that still runs is dropped where it is.
+    runtime.shutdown_timeout(PATIENCE);
+    lived
+}
+
+/// The process dies at a moment, and another one goes on. Gives what happened outside, how often the
+/// model was asked, and the task as it ended.
+fn dies_at(moment: u32, effect: EffectClass) -> (World, usize, TaskView) {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::Folder(folder.path().join("store"));
+    let world = World::default();
+    world.moments.lock().unwrap().1 = Some(moment);
+    let told = model(&world, charging);
+    let mut task = None;
+    for _ in 0..2 {
+        let ended = one_life(async || {
+            let engine = Arc::new(Engine::open(&place).unwrap());
+            let hands = Till {
+                world: world.clone(),
+                effect,
+            };
+            let worker = Worker::new("worker_1").unwrap();
+            let mind = mind(&[&told], Arc::new(hands));
+            let worker = worker.handle("think", mind).unwrap();
+            let worker = worker.start(engine.clone()).await.unwrap();
+            let id = match task {
+                Some(id) => id,
+                None => *task.insert(submit(&engine, brief("Charge")).await),
+            };
+            tokio::select! {
+                ended = engine.task_wait(id, PATIENCE) => {
+                    worker.stop().await.unwrap();
+                    Some(ended.unwrap())
+                }
+                () = world.stopped.notified() => None,
+            }
+        });
+        if let Some(ended) = ended {
+            let asked = told.asked.lock().unwrap().len();
+            return (world, asked, ended);
+        }
+    }
+    panic!("it ended neither time");
+}
+
+/// Every moment there is: before and after each of three turns and three calls.
+const MOMENTS: u32 = 12;
+
+#[test]
+fn a_crash_at_any_moment_costs_nothing_that_has_a_receipt() {
+    for moment in 1..=MOMENTS {
+        let (world, asked, ended) = dies_at(moment, EffectClass::Keyed);
+        let done = envelope(&ended);
+        assert_eq!(done.result, json!("21 cents"), "at {moment}");
+        // As without a crash: three turns, and each of three charges once under its key.
+        assert_eq!((done.spend.rounds, done.spend.calls), (3, 3), "at {moment}");
+        let effects: BTreeMap<_, _> = world.done.lock().unwrap().iter().cloned().collect();
+        let mut what: Vec<_> = effects.values().map(String::as_str).collect();
+        what.sort_unstable();
+        assert_eq!(what, ["charge 5", "charge 7", "charge 9"], "at {moment}");
+        // A turn is asked again only when it was being answered at that very moment.
+        let in_flight = [2, 8, 12].contains(&moment);
+        assert_eq!(asked, if in_flight { 4 } else { 3 }, "at {moment}");
+    }
+}
+
+#[test]
+fn a_call_that_may_have_happened_waits_for_a_person() {
+    for moment in 1..=MOMENTS {
+        let (world, _, ended) = dies_at(moment, EffectClass::AtMostOnce);
+        let done = world.done.lock().unwrap().clone();
+        // The moments of the three calls: before each and after it.
+        let in_doubt = [3, 4, 5, 6, 9, 10].contains(&moment);
+        if !in_doubt {
+            assert_eq!(ended.status, TaskStatus::Completed, "at {moment}");
+            assert_eq!(done.len(), 3, "at {moment}");
+            continue;
+        }
+        assert_eq!(ended.status, TaskStatus::Failed, "at {moment}");
+        assert_eq!(ended.failure.as_ref().unwrap().code, "record.in_doubt");
+        let mut keys: Vec<_> = done.iter().map(|(key, _)| key).collect();
+        keys.dedup();
+        assert_eq!(keys.len(), done.len(), "no charge happened twice");
+        let open: Vec<_> = ended
+            .records
+            .iter()
+            .filter(|record| matches!(record.state, RecordState::InDoubt))
+            .collect();
+        assert_eq!(open.len(), 1, "at {moment}");
+        assert!(open[0].key.as_str().starts_with("call_"));
+    }
+}
+
+#[test]
+fn what_a_person_found_out_is_what_the_mind_goes_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::Folder(folder.path().join("store"));
+    let world = World::default();
+    // After the first charge happened, before anybody heard of it.
+    world.moments.lock().unwrap().1 = Some(4);
+    let told = model(&world, charging);
+    let hands: Arc<dyn Hands> = Arc::new(Till {
+        world: world.clone(),
+        effect: EffectClass::AtMostOnce,
+    });
+    let start = async || {
+        let engine = Arc::new(Engine::open(&place).unwrap());
+        let worker = Worker::new("worker_1").unwrap();
+        let worker = worker.handle("think", mind(&[&told], hands.clone()));
+        let worker = worker.unwrap().start(engine.clone()).await.unwrap();
+        (engine, worker)
+    };
+    let task = one_life(async || {
+        let (engine, _worker) = start().await;
+        let task = submit(&engine, brief("Charge")).await;
+        world.stopped.notified().await;
+        task
+    });
+    one_life(async || {
+        let (engine, worker) = start().await;
+        let stuck = engine.task_wait(task, PATIENCE).await.unwrap();
+        let open = |record: &&domain::record::Record| matches!(record.state, RecordState::InDoubt);
+        let key = stuck.records.iter().find(open).unwrap().key.clone();
+        let output = json!({"output": {"charged": 5}});
+        let finding = Finding::Done {
+            output: output.into(),
+        };
+        engine.record_resolve(task, key, finding).await.unwrap();
+        engine.task_redrive(task).await.unwrap();
+        let ended = engine.task_wait(task, PATIENCE).await.unwrap();
+        assert_eq!(envelope(&ended).result, json!("21 cents"));
+        assert_eq!(world.done.lock().unwrap().len(), 3, "each charge once");
+        worker.stop().await.unwrap();
+    });
+}
+
+#[tokio::test]
+async fn a_mind_that_goes_round_in_circles_is_stopped_and_says_what_it_has() {
+    let world = World::default();
+    let told = model(&world, |ask| {
+        Ok(match (ask.tools.is_empty(), ask.turns.len()) {
+            (true, _) => says("nothing yet"),
+            _ => calls(&[("charge", json!({"cents": 13}))]),
+        })
+    });
+    let hands = Till {
+        world: world.clone(),
+        effect: EffectClass::Pure,
+    };
+    let ended = done_by(mind(&[&told], Arc::new(hands)), brief("Charge 13 cents")).await;
+    let done = envelope(&ended);
+    assert_eq!(done.status, Completeness::Partial);
+    assert_eq!(done.result, json!("nothing yet"));
+    let reason = "it called “charge” 3 times with the same outcome";
+    assert_eq!(done.reason.as_deref(), Some(reason));
+    assert_eq!((done.spend.rounds, done.spend.calls), (4, 3));
+    assert!(done.evidence.iter().all(|evidence| !evidence.succeeded));
+}
+
+#[tokio::test]
+async fn each_bound_ends_in_a_last_turn_without_tools() {
+    let endless = |ask: &Ask| {
+        Ok(match ask.tools.is_empty() {
+            true => says("so far"),
+            false => calls(&[("charge", json!({"cents": ask.turns.len()}))]),
+        })
+    };
+    let free = Bounds {
+        rounds: 100,
+        calls: 100,
+        tokens: 1_000_000,
+    };
+    let cases = [
+        (
+            Bounds { rounds: 4, ..free },
+            "its 4 turns are used up",
+            5,
+            4,
+        ),
+        (Bounds { calls: 2, ..free }, "its 2 calls are used up", 3, 2),
+        // 15 tokens a turn: the fifth begins with 60 used.
+        (
+            Bounds { tokens: 60, ..free },
+            "its 60 tokens are used up",
+            5,
+            4,
+        ),
+    ];
+    for (bounds, reason, rounds, made) in cases {
+        let world = World::default();
+        let told = model(&world, endless);
+        let hands = Till {
+            world: world.clone(),
+            effect: EffectClass::Keyed,
+        };
+        let mind = Mind {
+            bounds,
+            ..mind(&[&told], Arc::new(hands))
+        };
+        let done = envelope(&done_by(mind, brief("Go on")).await);
+        assert_eq!(done.status, Completeness::Partial, "{reason}");
+        assert_eq!(done.reason.as_deref(), Some(reason));
+        assert_eq!(
+            (done.spend.rounds, done.spend.calls),
+            (rounds, made),
+            "{reason}"
+        );
+        assert_eq!(world.done.lock().unwrap().len(), made as usize);
+    }
+}
+
+#[tokio::test]
+async fn a_tool_that_was_not_granted_is_not_called_and_costs_no_step() {
+    let world = World::default();
+    let told = model(&world, |ask| {
+        Ok(match ask.turns.last() {
+            Some(Turn::Tools { results }) => {
+                assert!(results[0].failed);
+                says(&results[0].text)
+            }
+            _ => calls(&[("launch", json!({}))]),
+        })
+    });
+    let ended = done_by(mind(&[&told], Arc::new(NoHands)), brief("Launch")).await;
+    let done = envelope(&ended);
+    assert_eq!(done.result, json!("there is no tool “launch” for you"));
+    assert_eq!((done.spend.calls, done.evidence), (0, vec![]));
+}
+
+#[tokio::test]
+async fn an_answer_of_the_wrong_form_is_sent_back_and_then_refused() {
+    let schema = json!({"type": "object", "required": ["cents"], "properties": {"cents": {"type": "integer"}}});
+    let wanted = Brief {
+        output: Some(schema),
+        ..brief("How much?")
+    };
+    let world = World::default();
+    let mends = model(&world, |ask| {
+        Ok(match ask.turns.len() {
+            1 => says("About twenty."),
+            3 => says(r#"{"cents": "twenty"}"#),
+            _ => says("```json\n{\"cents\": 20}\n```"),
+        })
+    });
+    let ended = done_by(mind(&[&mends], Arc::new(NoHands)), wanted.clone()).await;
+    assert_eq!(envelope(&ended).result, json!({"cents": 20}));
+    let asked = mends.asked.lock().unwrap().clone();
+    let told: Vec<_> = asked[2]
+        .turns
+        .iter()
+        .map(|turn| json!(turn).to_string())
+        .collect();
+    assert!(told[2].contains("no JSON"), "{}", told[2]);
+    assert!(told[4].contains("/cents"), "{}", told[4]);
+
+    let prose = model(&world, |_| Ok(says("I would rather not count.")));
+    let ended = done_by(mind(&[&prose], Arc::new(NoHands)), wanted).await;
+    assert_eq!(ended.failure.unwrap().code, "agent.output");
+    assert_eq!(
+        prose.asked.lock().unwrap().len(),
+        3,
+        "the answer and two corrections"
+    );
+}
+
+#[tokio::test]
+async fn the_next_model_answers_where_the_first_cannot() {
+    let world = World::default();
+    let first = model(&world, |_| Err(ModelError::new(Fault::Key, "no key")));
+    let second = model(&world, |_| Ok(says("here")));
+    let ended = done_by(mind(&[&first, &second], Arc::new(NoHands)), brief("Who?")).await;
+    let done = envelope(&ended);
+    assert_eq!(done.result, json!("here"));
+    assert_eq!(done.spend.models, BTreeMap::from([("test/1".into(), 1)]));
+    assert_eq!(done.spend.requests, 2, "the failed one counts");
+
+    let ended = done_by(mind(&[&first], Arc::new(NoHands)), brief("Who?")).await;
+    let failure = ended.failure.unwrap();
+    assert_eq!(
+        (failure.code.as_str(), failure.retryable),
+        ("model.key", false)
+    );
+}
