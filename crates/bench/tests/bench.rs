@@ -19,6 +19,7 @@ fn report(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+// S4-31: one command measures every figure again.
 #[test]
 fn a_quick_run_has_every_figure_and_counts_every_task() {
     let report = report(&[]);

@@ -503,6 +503,7 @@ mod tests {
         Ok(graph)
     }
 
+    // S4-42: a cycle is refused and named. S4-17, S4-57: an invalid graph is refused.
     #[test]
     fn a_graph_that_cannot_run_is_refused_with_the_step_named() {
         let task = json!({"kind": "t"});

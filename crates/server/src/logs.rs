@@ -168,6 +168,7 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
+    // S4-103: a line of the log has fields.
     #[test]
     fn a_line_is_text_or_a_json_document() {
         let say = || tracing::info!(run = "run_1", tasks = 3, "started");

@@ -777,6 +777,7 @@ pub fn work_flows(factory: &dyn Factory) {
 /// A store whose process dies after every few batches, its rows half written, goes through the same
 /// history as one that lives; and what it shows is what its events say.
 // S4-131, S4-67: rows and the events after them give the state that all events give, byte for byte.
+// S4-122, S4-135: rows that were half written are there again, and all of them are made anew from the events.
 pub fn a_crash_changes_nothing(factory: &dyn Factory) {
     const BATCHES: usize = 40;
     let seed = 3;

@@ -118,6 +118,7 @@ mod execution {
 
     // S1-20, S1-22, S1-26, S1-27, S1-43, S1-44, S1-51, S1-68, S1-78: a real worker writes one result per
     // task, tagged result, completed and the request, in segment results, with importance 0.8.
+    // S3-35: what the supervisor delegates its workers do.
     #[tokio::test]
     async fn workers_write_results() {
         let api = open();

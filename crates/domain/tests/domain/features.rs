@@ -12,7 +12,7 @@ use domain::task::{Address, AttemptState, Failure, Priority, SlotUse, TaskSpec, 
 use domain::time::Time;
 use domain::worker::{WorkerSpec, WorkerStatus};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) fn with_priority(priority: Priority) -> TaskSpec {
     TaskSpec {
@@ -310,6 +310,7 @@ fn after(world: &mut World, tasks: &[TaskId]) -> TaskId {
     })
 }
 
+// S4-36: what is blocked cannot be claimed, and says what blocks it.
 #[test]
 fn a_task_is_unblocked_exactly_when_the_last_it_waits_for_completes() {
     let mut world = World::with_workers(&["w"]);
@@ -418,6 +419,7 @@ pub(crate) fn retrying(attempts: u32) -> TaskSpec {
 }
 
 // S1-15: failures are retried by policy, without a call.
+// S4-19: back-off with jitter; from the dead letters it can be redriven.
 #[test]
 fn a_failed_attempt_is_tried_again_later_and_the_last_one_is_a_dead_letter() {
     let mut world = World::with_workers(&["w"]);
@@ -457,8 +459,22 @@ fn a_failed_attempt_is_tried_again_later_and_the_last_one_is_a_dead_letter() {
     assert_eq!(world.status(task).as_str(), "failed");
     let states: Vec<AttemptState> = world.task(task).ended.iter().map(|a| a.state).collect();
     assert_eq!(states, [AttemptState::Failed; 6]);
+    // The other half is up to chance: what failed together does not come back together.
+    let waits: BTreeSet<u64> = (0..8)
+        .map(|_| {
+            let task = world.submit(retrying(2));
+            let lease = world.claim(task, "w").unwrap();
+            world.fail(&lease, Failure::new("hiccup", "again"));
+            match world.waits(task) {
+                Some(Waits::NotDue { until }) => until.since_ms(world.now),
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect();
+    assert!(waits.len() > 4, "{waits:?}");
 }
 
+// S4-19: a failure is retryable or permanent.
 #[test]
 fn a_permanent_failure_and_a_policy_of_one_attempt_are_not_retried() {
     let mut world = World::with_workers(&["w"]);
@@ -709,6 +725,7 @@ fn the_statistics_are_exact() {
     assert_eq!(world.worker("a").busy_ms, 30);
 }
 
+// S4-19: the circuit of a worker that fails opens, and closes again.
 #[test]
 fn three_worker_faults_in_a_row_put_a_worker_into_error_for_half_a_minute() {
     let mut world = World::with_workers(&["w"]);

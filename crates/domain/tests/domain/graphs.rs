@@ -135,6 +135,7 @@ fn work_that_a_gate_no_longer_needs_is_taken_back_from_its_worker() {
 type Case = (Value, fn(i32) -> Value, Value);
 
 // S1-94: voting among workers. Every join goes with every reduction.
+// S3-36: results are aggregated by a step of the graph.
 #[test]
 fn each_reduction_works_under_each_join() {
     let objects = |value: i32| json!({"v": value, format!("k{value}"): true});
@@ -419,6 +420,7 @@ fn what_needs_a_step_that_failed_is_skipped_and_the_rest_goes_on() {
     );
 }
 
+// S3-150: a step delegates a task that is made from what is known by then.
 #[test]
 fn the_outputs_of_several_last_steps_are_the_result_by_name() {
     let mut world = World::with_workers(&["w"]);
@@ -461,6 +463,26 @@ fn the_outputs_of_several_last_steps_are_the_result_by_name() {
     );
 }
 
+// S3-156: what a step made is read by the step's name.
+#[test]
+fn a_step_reads_the_result_of_another_by_its_name() {
+    let mut world = World::with_workers(&["w"]);
+    let run = world.start(start(json!([
+        {"id": "analysis", "task": {"kind": "analyze"}},
+        {"id": "summarization", "needs": ["analysis"], "task": {"kind": "summarize", "input_from": "steps.analysis"}},
+        {"id": "aggregate", "needs": ["summarization"], "gate": {"join": "all"}}
+    ])));
+    for (step, input) in [
+        ("analysis", json!(null)),
+        ("summarization", json!("analysis")),
+    ] {
+        let task = world.step_tasks(run, step)[0];
+        assert_eq!(world.task(task).spec.input.value(), input);
+        world.finish(task, "w", json!(step));
+    }
+    assert_eq!(world.result(run), Some(json!(["summarization"])));
+}
+
 #[test]
 fn an_input_whose_expression_has_no_value_fails_its_step() {
     let mut world = World::with_workers(&["w"]);
@@ -480,6 +502,7 @@ fn an_input_whose_expression_has_no_value_fails_its_step() {
     assert_eq!(world.log.len(), from);
 }
 
+// S3-158: the tasks of parallel steps run at the same time.
 #[test]
 fn each_step_runs_so_many_at_once_and_steps_do_not_share_their_bound() {
     let mut world = World::with_workers(&["a", "b", "c", "d", "e"]);
@@ -662,6 +685,7 @@ fn round_robin_addresses_the_tasks_of_a_run_in_turn() {
 }
 
 // S1-106, S1-99, S1-109: several strategies; weights are honoured.
+// S3-33: load is balanced by a strategy.
 #[test]
 fn other_strategies_address_as_their_names_say() {
     let weighted = [("worker_1", 10, &[][..]), ("worker_2", 5, &[])];
@@ -762,6 +786,7 @@ fn a_task_that_somebody_cancels_fails_its_step_and_retry_heals_it() {
     assert_eq!(ending(&world, run, &tasks), "completed [10,20] co co");
 }
 
+// S2-47: a graph says how its tasks are retried.
 #[test]
 fn a_run_lets_its_tasks_be_tried_again_by_their_own_policy() {
     let mut world = World::with_workers(&["w"]);

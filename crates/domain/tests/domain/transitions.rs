@@ -141,6 +141,7 @@ fn only_a_pending_task_can_be_claimed() {
 }
 
 // S3-140, S3-142: a result after a terminal one is refused; transitions are guarded.
+// S0-62: what is completed and what has failed are events. S3-187: the rules of tasks.
 #[test]
 fn a_report_counts_only_with_the_token_of_a_lease() {
     let late = "attempt.stale: result.refused";
@@ -457,6 +458,7 @@ fn worker_row(
     }
 }
 
+// S3-08: the states of a worker: what registering makes of each.
 #[test]
 fn a_worker_that_registers_is_there_and_a_new_life_gives_back_what_the_old_one_held() {
     let here = "available: worker.registered";
@@ -486,6 +488,7 @@ fn a_worker_that_registers_is_there_and_a_new_life_gives_back_what_the_old_one_h
     );
 }
 
+// S3-08: the states of a worker: what it may become from each, and what is refused.
 #[test]
 fn a_worker_goes_with_its_tasks_back_in_the_queue() {
     let gone = "unavailable: worker.lost";
@@ -543,6 +546,8 @@ fn a_worker_goes_with_its_tasks_back_in_the_queue() {
     );
 }
 
+// S3-10: a worker in another state is neither given a task nor chosen from its pool. S3-187: the rules of
+// the registry.
 #[test]
 fn only_an_available_worker_gets_a_task() {
     let no = "worker.state";
@@ -563,6 +568,12 @@ fn only_an_available_worker_gets_a_task() {
             })
         },
     );
+    for status in STATUSES.into_iter().skip(1) {
+        let (mut world, _) = worker_in(status);
+        crew(&mut world, &["w"]);
+        let chosen = world.ask(reserve("x", None, world.now.plus_ms(1_000)));
+        assert_eq!(chosen.is_ok(), status == "available", "{status}");
+    }
 }
 
 const RUN_STATES: [&str; 5] = ["running", "awaiting", "completed", "failed", "cancelled"];
@@ -788,6 +799,7 @@ fn settle(
     world.names(from)
 }
 
+// S3-187: the rules of messages.
 #[test]
 fn each_recipient_ends_as_delivered_dead_lettered_or_expired() {
     let mut world = World::new();
@@ -900,6 +912,7 @@ fn the_same_message_id_is_sent_once() {
     assert_eq!(world.refusal(settle).as_str(), "message.unknown");
 }
 
+// S3-187: the rules of queues.
 #[test]
 fn a_paused_queue_gives_nothing_out_until_it_is_resumed() {
     let mut world = World::with_workers(&["a"]);
@@ -1047,6 +1060,7 @@ fn reserve(holder: &str, capability: Option<&str>, until: Time) -> Command {
 }
 
 // S3-132: the slot is reserved in the decision that finds it.
+// S3-187: the rules of pools.
 #[test]
 fn a_pool_reserves_one_room_per_caller_until_it_is_full() {
     let mut world = World::new();

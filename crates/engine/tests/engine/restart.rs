@@ -56,6 +56,7 @@ async fn serve(engine: &Engine, id: &str, home: Home, queue: &str) {
 
 // S3-111, S3-118, S3-134, S3-55, S3-136: durable before return; statistics and counts exact after
 // restart and after a crash.
+// S4-17, S4-57: a run goes on from where it was. S3-48: nobody has heard the distant worker yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_acknowledged_is_there_again() {
     for crash in [false, true] {
@@ -153,6 +154,8 @@ async fn everything_acknowledged_is_there_again() {
             (dead.status, dead.current_task_count),
             (WorkerStatus::Unavailable, 0)
         );
+        let unheard = engine.worker_get(name("distant")).await.unwrap().status;
+        assert_eq!((unheard, unheard as u8), (WorkerStatus::Unknown, 0));
         // The distant worker may not even have noticed: it keeps its task and its token.
         assert_eq!(status(2).await.status, TaskStatus::InProgress);
         complete(&engine, "distant", &distant[0], json!("late but right")).await;

@@ -132,6 +132,7 @@ pub async fn an_entry_is_checked(api: Subject) {
 }
 
 /// Of many that want an entry for themselves at the same moment exactly one has it.
+// S4-107: one holds it, and the others are told.
 pub async fn of_many_claims_one_wins(api: Subject) {
     let entry = write(&api, "ann", "who does this?").await;
     let claim = |n: usize| {

@@ -262,6 +262,7 @@ pub async fn nothing_is_given_before_its_time(api: Subject) {
 }
 
 /// A task waits for the tasks it names, says for which, and is free when the last has completed.
+// S4-36: a blocked task is not given out, and says what blocks it.
 pub async fn dependencies_hold_back(api: Subject) {
     register(&api, sized("w", 9)).await;
     let first = submit_all(&api, vec![spec("a"), spec("b")]).await;
@@ -362,6 +363,8 @@ pub async fn a_time_limit_returns_the_task(api: Subject) {
 /// A failure is followed by a wait and another attempt, the last one by the dead letters; from there
 /// somebody can send it on its way again.
 // S3-142, S3-120: transitions are guarded; a task counts as failed when no attempt is left.
+// S2-39, S2-41: retries and what follows the last one are built in. S4-136: a dead letter can be seen
+// and redriven. S0-211: failing, waiting for the next attempt, redriving.
 pub async fn failures_are_retried_then_dead_then_redriven(api: Subject) {
     register(&api, worker("w")).await;
     let given = TaskSpec {

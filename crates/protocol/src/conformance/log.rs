@@ -4,6 +4,7 @@ use super::messages::{message, subscribe, to};
 use super::*;
 
 /// Events are numbered 1, 2, 3, … and any page begins right after the one before.
+// S3-100: the log is read again from any position.
 pub async fn events_are_paged_without_a_gap(api: Subject) {
     register(&api, sized("w", 9)).await;
     submit_all(&api, (0..7).map(|_| spec("a")).collect()).await;

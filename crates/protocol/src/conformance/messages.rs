@@ -36,6 +36,7 @@ async fn part(api: &Subject, message: MessageId, agent: &str) -> Delivery {
 /// carries; a message by type reaches those who listen to it.
 // S3-72, S3-74, S3-75, S3-76, S3-78, S3-79, S3-82: routed by id and by type, direct sends too; headers,
 // time and correlation are carried; success means accepted.
+// S3-31: a direct send. S4-62: communication. S3-184: one suite for every transport: in memory, on disk, over HTTP.
 pub async fn a_message_reaches_whom_it_names(api: Subject) {
     subscribe(&api, "ann", &[]).await;
     subscribe(&api, "bob", &["report"]).await;
@@ -87,6 +88,7 @@ pub async fn a_message_reaches_whom_it_names(api: Subject) {
 /// A message to everybody reaches every subscriber once and not its sender; one with a prefix only
 /// those whose id begins so.
 // S3-162, S3-80: all subscribers once; the filter is honoured.
+// S3-184: one suite for every transport.
 pub async fn a_broadcast_reaches_everybody_once(api: Subject) {
     let agents = ["reader-1", "reader-2", "writer-1"];
     for agent in agents {
@@ -162,6 +164,7 @@ pub async fn a_message_expires_while_it_waits(api: Subject) {
 /// A receiver that fails is asked three times in all; then its part is a dead letter, with the
 /// reason, and the others' parts are as they were.
 // S3-83: retried, then dead-lettered; never lost silently.
+// S3-184: one suite for every transport.
 pub async fn a_failing_receiver_is_asked_again_then_it_is_dead(api: Subject) {
     subscribe(&api, "ann", &["note"]).await;
     subscribe(&api, "bob", &["note"]).await;

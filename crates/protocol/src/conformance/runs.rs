@@ -6,6 +6,8 @@ use super::*;
 /// results of its own tasks, all of them.
 // S1-09, S1-10, S1-11, S3-168: one request's results alone, and all of them; done exactly when every
 // task has ended; the failed ones listed exactly; task 0 to worker_1, 1 to worker_2, and round again.
+// S2-26: n items are n tasks, and one that fails drops none of the rest. S4-20: counted for the run and
+// for each of its steps.
 pub async fn a_run_ends_with_its_own_results(api: Subject) {
     register(&api, sized("worker_1", 9)).await;
     register(&api, sized("worker_2", 9)).await;
@@ -72,6 +74,8 @@ pub async fn a_run_ends_with_its_own_results(api: Subject) {
     assert_eq!((view.status, view.partial), (RunStatus::Failed, true));
     assert!(view.tasks.all_ended());
     assert_eq!((view.tasks.completed, view.tasks.failed), (2, 1));
+    let part = &view.steps[0];
+    assert_eq!((&part.step, &part.tasks), (&name("part"), &view.tasks));
     assert!(
         view.failure
             .unwrap()

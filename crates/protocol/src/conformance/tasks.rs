@@ -259,6 +259,7 @@ pub async fn unknown_ids_are_errors(api: Subject) {
 
 /// The way of a task: pending, assigned, in progress, completed, with all that a result says.
 // S3-114, S3-110, S3-109, S3-141: the states by their names; the seven parts of a result.
+// S0-211: submitting, assigning, starting, progress, completing.
 pub async fn work_is_claimed_begun_and_completed(api: Subject) {
     register(&api, worker("w")).await;
     let given = TaskSpec {

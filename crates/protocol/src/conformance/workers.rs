@@ -1,10 +1,12 @@
 //! Workers, pools, queues and the numbers they add up to.
 
 use super::*;
-use crate::api::worker_list_all;
+use crate::api::{WorkerQuery, worker_list_all};
 
 /// A worker elsewhere that falls silent loses its tasks when its lease is over, and not much later.
 // S3-135, S3-64, S3-53, S3-51: a heartbeat that stays out is noticed; a crash returns the task.
+// S3-30, S3-37, S4-18: without a heartbeat it is unavailable and its tasks return; the number of the
+// attempt fences off who held the lease before.
 pub async fn a_silent_worker_loses_its_tasks(api: Subject) {
     let leased = |id, lease_ms| WorkerSpec {
         lease_ms,
@@ -97,6 +99,7 @@ pub async fn a_new_session_releases_at_once(api: Subject) {
 
 /// A worker that says good-bye gives its tasks back at once; it is gone until it registers again.
 // S3-58: the tasks of one that unregisters return to the queue.
+// S4-18: unregistering: it is gone until it registers again.
 pub async fn a_leaving_worker_gives_back(api: Subject) {
     register(&api, sized("w", 3)).await;
     let tasks = submit_all(&api, vec![spec("a"), spec("b"), spec("c")]).await;
@@ -207,10 +210,14 @@ pub async fn capacity_is_real(api: Subject) {
 
 /// A worker that registers again changes what it says of itself and keeps what it did.
 // S3-42, S3-47, S3-49, S3-56, S3-57, S3-62: a worker with its seven parts, one for an id.
+// S3-29, S3-43, S3-45, S3-60, S3-61: found by its type, and by a capability, a tool or an intent.
+// S4-18: registering, looking up, metadata.
 pub async fn registering_again_updates(api: Subject) {
     let first = WorkerSpec {
         agent_type: name("analyst"),
         capabilities: names(&["sql"]),
+        tools: names(&["Calculator"]),
+        intents: names(&["sum_up"]),
         endpoint: Some("http://10.0.0.7:9000".into()),
         metadata: [(name("zone"), "a".to_owned())].into(),
         ..sized("w", 2)
@@ -243,6 +250,23 @@ pub async fn registering_again_updates(api: Subject) {
     let all = worker_list_all(&*api).await.unwrap();
     assert_eq!(all.len(), 1);
     complete(&api, "w", &held[1], json!(1)).await;
+    register(&api, worker("other")).await;
+    let by = |agent_type: Option<&str>, can: Option<&str>| WorkerQuery {
+        agent_type: agent_type.map(name),
+        capability: can.map(name),
+        ..WorkerQuery::default()
+    };
+    let can = |what| by(None, Some(what));
+    for query in [
+        by(Some("analyst"), None),
+        can("vision"),
+        can("calculator"),
+        can("Sum_Up"),
+    ] {
+        let found = api.worker_list(query).await.unwrap().items;
+        let found: Vec<_> = found.into_iter().map(|view| view.worker_id).collect();
+        assert_eq!(found, names(&["w"]));
+    }
 }
 
 /// Every number is exact at every step, and the states add up to what was submitted.
@@ -327,6 +351,7 @@ async fn pool(api: &Subject, id: &str, members: &[&str]) {
 
 /// Only a worker that registered joins, and only once.
 // S3-130: an unregistered id is refused.
+// S3-06: the worker pool: who joins.
 pub async fn a_pool_takes_registered_workers_only(api: Subject) {
     pool(&api, "crew", &[]).await;
     let joined = api.pool_join(name("crew"), name("w")).await;
@@ -358,6 +383,7 @@ pub async fn a_pool_takes_registered_workers_only(api: Subject) {
 /// Callers that reserve at the same moment get different room; when there is none left they are
 /// told; room that was kept is nobody else's until it is given back or its time is over.
 // S3-132: finding an available worker keeps its room in the same step.
+// S3-06: the worker pool: who is chosen.
 pub async fn reserving_is_atomic(api: Subject) {
     let able = |id, capacity| WorkerSpec {
         capabilities: names(&["vision"]),
@@ -410,6 +436,7 @@ pub async fn reserving_is_atomic(api: Subject) {
 
 /// A worker that leaves a pool drains: it finishes what it has and gets nothing new.
 // S3-131: what runs finishes.
+// S3-06: the worker pool: who leaves.
 pub async fn leaving_a_pool_drains(api: Subject) {
     register(&api, sized("w", 2)).await;
     pool(&api, "crew", &["w"]).await;
@@ -428,6 +455,7 @@ pub async fn leaving_a_pool_drains(api: Subject) {
 
 /// All six numbers of a pool move with its work, and count its members only.
 // S3-128, S3-129, S3-133: six numbers, all moving.
+// S3-06: the worker pool: its numbers.
 pub async fn pool_statistics_move(api: Subject) {
     for id in ["a", "b", "outside"] {
         register(&api, worker(id)).await;

@@ -301,6 +301,7 @@ fn two_steps() -> Value {
 const STARTER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 // S4-30: one trace across processes. S4-102: traces are exported.
+// S4-72: one trace, from who started the run to who worked.
 #[tokio::test]
 async fn one_trace_follows_a_run_through_tasks_attempts_and_workers() {
     let (collected, address) = Collected::listen().await;

@@ -49,12 +49,14 @@ fn crash_everywhere(rest: usize) {
 }
 
 // H-01, S3-21, S3-135: a crash between any two commits changes nothing of what comes out.
+// S3-20: what every step has done is kept.
 #[test]
 fn a_crash_between_any_two_commits_changes_no_outcome_first_half() {
     crash_everywhere(0);
 }
 
 // H-01, S3-21, S3-135: the other scenarios, the pipeline among them.
+// S3-20: what every step has done is kept.
 #[test]
 fn a_crash_between_any_two_commits_changes_no_outcome_second_half() {
     crash_everywhere(1);

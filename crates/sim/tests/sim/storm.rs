@@ -98,6 +98,7 @@ fn part(part: u64, parts: u64) {
 
 // H-01, H-13, S3-135, S4-67: nothing lost or doubled, leases come back, the order is gap-free and
 // the rows are what a replay rebuilds, whatever happens to disk, process and workers.
+// S4-58: faults of disk, process and workers are injected.
 #[test]
 fn every_rule_holds_under_any_weather_first_half() {
     part(0, 2);

@@ -196,6 +196,7 @@ fn a_copy_is_one_committed_state_while_others_write() {
 }
 
 // S0-205: with nobody at work, what comes back is equal, event by event and row by row.
+// S4-66: each tenant has a database of its own.
 #[test]
 fn state_comes_back_equal_for_every_tenant() {
     let folder = fast_folder();

@@ -163,6 +163,7 @@ fn survives(seed: u64, inner: Box<dyn Backend>) {
     assert_eq!(report.differences, [""; 0], "seed {seed}");
 }
 
+// S4-58: faults of the disk are injected.
 #[test]
 fn a_failed_write_changes_nothing_anybody_sees() {
     for seed in 0..40 {

@@ -163,6 +163,7 @@ fn the_document_is_whole() {
     }
 }
 
+// S0-154: the reference has every operation, and no other.
 #[test]
 fn the_documentation_lists_exactly_what_there_is() {
     let document = document();
@@ -193,6 +194,7 @@ fn the_documentation_lists_exactly_what_there_is() {
     assert!(there.is_empty(), "docs/api.md lacks {:?}", there.keys());
 }
 
+// S0-154: a description that programs read is served.
 #[tokio::test]
 async fn the_document_and_its_page_are_served_and_need_nothing_from_elsewhere() {
     let house = House::memory().await;

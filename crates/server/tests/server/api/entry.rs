@@ -58,6 +58,7 @@ fn every_operation_has_a_sample_that_is_a_body() {
 
 // S4-32: every operation, whoever asks: nobody, somebody with a key that is no good, each scope, and
 // another tenant.
+// S0-154: every operation that is described is there.
 #[tokio::test]
 async fn every_operation_lets_in_exactly_whom_the_documentation_says() {
     let house = House::memory().await;
@@ -438,6 +439,7 @@ fn anonymous(told: &Told) -> Value {
 
 // S4-24, S4-27: of two tenants on one server neither can see, count, change or even tell the existence
 // of anything of the other, by any operation there is.
+// S4-62, S4-122: isolation.
 #[tokio::test]
 async fn tenants_are_strangers_on_every_route() {
     let house = House::memory().await;

@@ -128,6 +128,7 @@ async fn an_event_in_a_stream_is_the_event_of_the_log() {
 
 // A reader that is cut off again and again while others write misses nothing and sees nothing twice,
 // whichever way it says where it was.
+// S3-100: the log is followed from any position.
 #[tokio::test]
 async fn a_stream_goes_on_where_it_broke_without_gap_or_repeat() {
     let house = House::memory().await;
@@ -186,6 +187,7 @@ async fn a_stream_ends_when_the_server_stops_and_goes_on_with_the_next() {
     house.stop().await;
 }
 
+// S3-26: what tasks and runs become is streamed. S3-101: the events of one run come in the order of the log.
 #[tokio::test]
 async fn a_stream_has_what_its_filter_admits() {
     let house = House::memory().await;

@@ -221,6 +221,7 @@ async fn a_body_may_be_so_long_and_take_so_long() {
     house.stop().await;
 }
 
+// S3-149: a state that no run has is refused.
 #[tokio::test]
 async fn a_path_a_query_or_a_method_that_is_not_there_is_named() {
     let house = House::memory().await;
@@ -246,6 +247,7 @@ async fn a_path_a_query_or_a_method_that_is_not_there_is_named() {
             "value.out_of_range",
         ),
         ("/v1/tasks?status=done", 400, "value.out_of_range"),
+        ("/v1/runs?status=paused", 400, "value.out_of_range"),
         ("/v1/tasks?after=task_1", 400, "value.out_of_range"),
         ("/v1/tasks?limt=1", 400, "value.out_of_range"),
         ("/v1/tasks?limit=1&limit=2", 400, "value.out_of_range"),
@@ -260,6 +262,11 @@ async fn a_path_a_query_or_a_method_that_is_not_there_is_named() {
     ] {
         let path = path.replace("TASK", &format!("task_{zeros}"));
         house.refused(house.get(&path), status, code).await;
+    }
+    // S0-202: operations that another system of this kind had and gave up.
+    for gone in ["", "sync", "deploy-agent/creator_1"] {
+        let ask = house.post(&format!("/onboarding/{gone}"), &json!({}));
+        house.refused(ask, 404, "server.route_unknown").await;
     }
     let attempt = |n: &str| {
         let body = json!({"worker": "w", "report": "started"});
@@ -317,6 +324,7 @@ async fn only_json_is_read_by_every_operation_that_takes_a_body() {
     house.stop().await;
 }
 
+// S4-107: a conflict is told to whoever changes what another has changed since.
 #[tokio::test]
 async fn a_change_of_what_somebody_else_has_changed_is_refused() {
     let house = House::memory().await;

@@ -180,6 +180,7 @@ fn value(all: &BTreeMap<String, Family>, name: &str, labels: &[(&str, &str)]) ->
 }
 
 // S4-101: what the server did is what its metrics say, in a text that reads as the standard has it.
+// S3-176: what was given out and what was done is exported.
 #[tokio::test]
 async fn metrics_move_with_what_happens() {
     let house = House::memory().await;
