@@ -7,6 +7,11 @@ pub type Explained = (&'static str, &'static str, &'static str);
 /// Every code that this crate, its workers and the command line give.
 pub const ERRORS: &[Explained] = &[
     (
+        "agent.evidence",
+        "An agent claims a result without the receipts it must rest on.",
+        "Read the task's receipts with `chargehand tasks show`; make the brief clearer.",
+    ),
+    (
         "agent.output",
         "An agent's answer did not have the wanted form, also after it was corrected.",
         "Make the schema simpler, or give the agent a stronger model.",

@@ -380,6 +380,7 @@ mod tests {
         }
     }
 
+    // S4-19: the circuit opens, half-opens for one, and closes; waits grow, with chance in them.
     #[tokio::test(start_paused = true)]
     async fn a_provider_that_fails_is_left_alone_and_probed_by_one() {
         let ill = Arc::new(Ill::default());

@@ -135,9 +135,27 @@ pub struct Brief {
     /// What the result must be like, for whoever judges it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acceptance: Vec<String>,
+    /// Tools that the result must rest on: without a receipt of a call that succeeded, it is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+    /// Why earlier results were not accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<String>,
     /// A JSON Schema of the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,
+}
+
+/// Looks at a result that has the wanted form, and says what is wrong with it.
+pub type Judge<'a> = &'a (dyn Fn(&Value) -> Result<(), String> + Send + Sync);
+
+/// How far a mind came.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Came {
+    /// To a result.
+    To(Envelope),
+    /// To a safe point, where more urgent work was waiting.
+    Half,
 }
 
 /// What a task came to: its output.
@@ -232,24 +250,43 @@ impl Handler for Mind {
                 return Ended::Failed(Failure::permanent("brief.malformed", text));
             }
         };
+        match self.work(&task, &brief, &|_| Ok(())).await {
+            Ok(Came::To(envelope)) => Ended::done(json!(envelope)),
+            Ok(Came::Half) => Ended::Yielded(None),
+            Err(failure) => Ended::Failed(failure),
+        }
+    }
+}
+
+impl Mind {
+    /// Does what a brief asks, as part of this task. What the judge complains about is sent back, as
+    /// often as an answer of the wrong form.
+    ///
+    /// # Errors
+    /// `agent.refused`, `agent.output`, `agent.evidence`, `record.in_doubt`, the model's faults and
+    /// the engine's own.
+    pub async fn work(
+        &self,
+        task: &Context,
+        brief: &Brief,
+        judge: Judge<'_>,
+    ) -> Result<Came, Failure> {
         let deadline = task.assignment().deadline.0;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |since| since.as_millis() as u64);
         let left = Duration::from_millis(deadline.saturating_sub(now)).saturating_sub(MARGIN);
         let work = Working {
             mind: self,
-            task: &task,
-            brief: &brief,
+            task,
+            brief,
+            judge,
             until: Instant::now() + left,
-            turns: vec![Turn::user(told(&brief))],
+            turns: vec![Turn::user(told(brief))],
             spend: Spend::default(),
             evidence: Vec::new(),
             seen: BTreeMap::new(),
         };
-        match work.finish().await {
-            Ok(ended) => ended,
-            Err(failure) => Ended::Failed(failure),
-        }
+        work.finish().await
     }
 }
 
@@ -260,6 +297,16 @@ fn told(brief: &Brief) -> String {
         text.push_str("\n# The result is accepted if\n");
         for check in &brief.acceptance {
             let _ = writeln!(text, "- {check}");
+        }
+    }
+    if !brief.evidence.is_empty() {
+        let tools = brief.evidence.join(", ");
+        let _ = writeln!(text, "\n# It must rest on\nsuccessful calls of: {tools}");
+    }
+    if !brief.refusals.is_empty() {
+        text.push_str("\n# Earlier results were refused\n");
+        for reason in &brief.refusals {
+            let _ = writeln!(text, "- {reason}");
         }
     }
     match &brief.inputs {
@@ -281,6 +328,7 @@ struct Working<'a> {
     mind: &'a Mind,
     task: &'a Context,
     brief: &'a Brief,
+    judge: Judge<'a>,
     until: Instant,
     turns: Vec<Turn>,
     spend: Spend,
@@ -290,7 +338,7 @@ struct Working<'a> {
 }
 
 impl Working<'_> {
-    async fn finish(mut self) -> Result<Ended, Failure> {
+    async fn finish(mut self) -> Result<Came, Failure> {
         let schema = match &self.brief.output {
             Some(schema) => Some(jsonschema::validator_for(schema).map_err(|fault| {
                 let text = format!("the brief's output is no JSON Schema: {fault}");
@@ -302,7 +350,7 @@ impl Working<'_> {
         loop {
             if self.task.should_yield() {
                 // All that was done has its receipt: the next attempt goes on from there.
-                return Ok(Ended::Yielded(None));
+                return Ok(Came::Half);
             }
             if let Some(reason) = self.exhausted() {
                 return self.wrap_up(reason).await;
@@ -330,24 +378,44 @@ impl Working<'_> {
                 }
                 continue;
             }
-            let Some(schema) = &schema else {
-                return Ok(self.done(Completeness::Done, json!(answer.text), None));
+            let result = match &schema {
+                Some(schema) => fitting(schema, &answer.text),
+                None => Ok(json!(answer.text)),
             };
-            match fitting(schema, &answer.text) {
-                Ok(result) => return Ok(self.done(Completeness::Done, result, None)),
-                Err(complaint) if repairs < REPAIRS_MAX => {
-                    repairs += 1;
-                    self.turns.push(Turn::user(format!(
-                        "That is not of the wanted form: {complaint}. Answer again with one JSON value of the schema, and nothing else."
-                    )));
-                }
-                Err(complaint) => {
-                    let text = format!(
-                        "after {repairs} corrections the answer is still not of the wanted form: {complaint}"
-                    );
-                    return Err(Failure::permanent("agent.output", text));
-                }
+            let judged = match result {
+                Ok(result) => match (self.judge)(&result).and_then(|()| self.rests()) {
+                    Ok(()) => return Ok(self.done(Completeness::Done, result, None)),
+                    Err(complaint) => complaint,
+                },
+                Err(complaint) => format!(
+                    "it is not of the wanted form: {complaint}. Answer again with one JSON value of the schema, and nothing else"
+                ),
+            };
+            if repairs == REPAIRS_MAX {
+                let text = format!("after {repairs} corrections still: {judged}");
+                let code = match self.rests() {
+                    Ok(()) => "agent.output",
+                    Err(_) => "agent.evidence",
+                };
+                return Err(Failure::permanent(code, text));
             }
+            repairs += 1;
+            self.turns
+                .push(Turn::user(format!("Not accepted: {judged}.")));
+        }
+    }
+
+    /// Whether there are the receipts that the result must rest on.
+    fn rests(&self) -> Result<(), String> {
+        let has = |tool: &String| {
+            let of = |evidence: &Evidence| evidence.succeeded && evidence.tool == *tool;
+            self.evidence.iter().any(of)
+        };
+        match self.brief.evidence.iter().find(|tool| !has(tool)) {
+            None => Ok(()),
+            Some(tool) => Err(format!(
+                "there is no receipt of a call of “{tool}” that succeeded; make it, or say why it cannot be done"
+            )),
         }
     }
 
@@ -468,7 +536,7 @@ impl Working<'_> {
     }
 
     /// A last turn, without tools: what there is, marked as partial.
-    async fn wrap_up(mut self, reason: String) -> Result<Ended, Failure> {
+    async fn wrap_up(mut self, reason: String) -> Result<Came, Failure> {
         self.turns.push(Turn::user(format!(
             "Stop here: {reason}. Answer now with what you have, and say what is missing."
         )));
@@ -480,14 +548,14 @@ impl Working<'_> {
         Ok(self.done(Completeness::Partial, json!(text), Some(reason)))
     }
 
-    fn done(self, status: Completeness, result: Value, reason: Option<String>) -> Ended {
-        Ended::done(json!(Envelope {
+    fn done(self, status: Completeness, result: Value, reason: Option<String>) -> Came {
+        Came::To(Envelope {
             status,
             result,
             reason,
             evidence: self.evidence,
             spend: self.spend,
-        }))
+        })
     }
 }
 
