@@ -27,6 +27,16 @@ pub const ERRORS: &[Explained] = &[
         "Read what it says; change the brief, or take another model.",
     ),
     (
+        "agent.unaccepted",
+        "A result was refused by its check again and again.",
+        "Read the checks and the reason; make the brief clearer, or the check.",
+    ),
+    (
+        "agent.unknown",
+        "A brief names an agent that this crew does not have.",
+        "Start a worker with the crew file that the run was planned for.",
+    ),
+    (
         "attempt.lost",
         "The worker that had the task is gone.",
         "Nothing: the task is given to another worker.",
@@ -240,6 +250,11 @@ pub const ERRORS: &[Explained] = &[
         "plan.ambiguous",
         "The goal names two kinds of work at once.",
         "Choose with `--skill`, or run twice.",
+    ),
+    (
+        "plan.invalid",
+        "The planner stopped at a bound before it had a plan that can be carried out.",
+        "Make the goal smaller, or give the planner a stronger model.",
     ),
     (
         "plan.needs_options",

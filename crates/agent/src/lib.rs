@@ -20,6 +20,7 @@ pub mod mind;
 pub mod model;
 pub mod monitor;
 pub mod plan;
+pub mod planning;
 pub mod skill;
 pub mod supervisor;
 mod text;

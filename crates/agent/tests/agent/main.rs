@@ -6,6 +6,7 @@ mod input;
 mod mind;
 mod pattern;
 mod plan;
+mod planning;
 mod preemption;
 mod recovery;
 mod related;

@@ -23,16 +23,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-type Reply = dyn Fn(&Ask) -> Result<Answer, ModelError> + Send + Sync;
+pub(crate) type Reply = dyn Fn(&Ask) -> Result<Answer, ModelError> + Send + Sync;
 
 /// Answers by a function of what it is asked.
 #[derive(Clone)]
-struct Told {
+pub(crate) struct Told {
     reply: Arc<Reply>,
-    asked: Arc<Mutex<Vec<Ask>>>,
-    world: World,
+    pub(crate) asked: Arc<Mutex<Vec<Ask>>>,
+    pub(crate) world: World,
 }
 
 impl fmt::Debug for Told {
@@ -53,12 +53,12 @@ impl Model for Told {
 
 /// What happened outside, and when the process dies.
 #[derive(Debug, Clone, Default)]
-struct World {
+pub(crate) struct World {
     /// Effects: what was done, under which key.
-    done: Arc<Mutex<Vec<(String, String)>>>,
+    pub(crate) done: Arc<Mutex<Vec<(String, String)>>>,
     /// Moments that have passed, and the one at which everything stops for ever.
-    moments: Arc<Mutex<(u32, Option<u32>)>>,
-    stopped: Arc<tokio::sync::Notify>,
+    pub(crate) moments: Arc<Mutex<(u32, Option<u32>)>>,
+    pub(crate) stopped: Arc<tokio::sync::Notify>,
 }
 
 impl World {
@@ -77,9 +77,9 @@ impl World {
 
 /// Tools whose effects can be counted.
 #[derive(Debug, Clone)]
-struct Till {
-    world: World,
-    effect: EffectClass,
+pub(crate) struct Till {
+    pub(crate) world: World,
+    pub(crate) effect: EffectClass,
 }
 
 #[async_trait]
@@ -106,7 +106,7 @@ impl Hands for Till {
     }
 }
 
-fn says(text: &str) -> Answer {
+pub(crate) fn says(text: &str) -> Answer {
     Answer {
         text: text.into(),
         calls: Vec::new(),
@@ -119,7 +119,7 @@ fn says(text: &str) -> Answer {
     }
 }
 
-fn calls(what: &[(&str, Value)]) -> Answer {
+pub(crate) fn calls(what: &[(&str, Value)]) -> Answer {
     let calls = what.iter().enumerate().map(|(n, (tool, arguments))| Call {
         id: format!("call_{n}"),
         tool: (*tool).into(),
@@ -132,7 +132,7 @@ fn calls(what: &[(&str, Value)]) -> Answer {
     }
 }
 
-fn model(
+pub(crate) fn model(
     world: &World,
     reply: impl Fn(&Ask) -> Result<Answer, ModelError> + Send + Sync + 'static,
 ) -> Told {
@@ -143,7 +143,7 @@ fn model(
     }
 }
 
-fn mind(models: &[&Told], hands: Arc<dyn Hands>) -> Mind {
+pub(crate) fn mind(models: &[&Told], hands: Arc<dyn Hands>) -> Mind {
     let seat = |(n, model): (usize, &&Told)| Seat {
         name: format!("test/{n}"),
         model: n.to_string(),
@@ -170,7 +170,7 @@ fn spec(brief: Brief) -> TaskSpec {
     }
 }
 
-fn brief(objective: &str) -> Brief {
+pub(crate) fn brief(objective: &str) -> Brief {
     Brief {
         objective: objective.into(),
         ..Brief::default()
@@ -257,7 +257,7 @@ async fn a_mind_calls_its_tools_and_answers_with_receipts() {
 
 /// One life of a process, as far as a store can tell: when it is over, engine, worker and mind are
 /// gone without a good-bye.
-fn one_life<T>(live: impl AsyncFnOnce() -> T) -> T {
+pub(crate) fn one_life<T>(live: impl AsyncFnOnce() -> T) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
