@@ -242,6 +242,51 @@ pub const ERRORS: &[Explained] = &[
         "Leave the item out.",
     ),
     (
+        "model.broken",
+        "A model's answer broke off, was larger than allowed, or did not follow its provider's own rules.",
+        "Try again; if a bound was exceeded, the message names it: ask for less.",
+    ),
+    (
+        "model.key",
+        "The provider of a model has no key, does not take it, or is not paid.",
+        "Set the provider's variable (`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`, `GEMINI_API_KEY`), and look at the account's credit.",
+    ),
+    (
+        "model.limited",
+        "The provider was asked too often.",
+        "Wait as long as it says; or ask for less at a time, or for a higher limit.",
+    ),
+    (
+        "model.name",
+        "A model's name is not of the form PROVIDER/MODEL, or there is no such provider.",
+        "Write it like `openai/gpt-5-mini`; the message lists the providers.",
+    ),
+    (
+        "model.overloaded",
+        "The provider is overloaded or broken.",
+        "Try later, or name another model to fall back to.",
+    ),
+    (
+        "model.refused",
+        "The provider refuses the request as it is, or what was said about the model cannot be used.",
+        "Correct what the message names; asked again it is refused again.",
+    ),
+    (
+        "model.script",
+        "A transcript cannot be used, or has no rule for what was asked.",
+        "Correct the transcript, or add a rule; the message shows the turn that found none.",
+    ),
+    (
+        "model.silent",
+        "The provider could not be reached, or sent nothing in time. Whether it did the work is not known.",
+        "Check the network and the address; what was asked may have to be paid.",
+    ),
+    (
+        "model.unknown",
+        "The provider has no model of this name.",
+        "Correct the model's name, or ask the provider for access to it.",
+    ),
+    (
         "option.invalid",
         "A skill does not know an option, or its value is wrong.",
         "The message names the options the skill has.",

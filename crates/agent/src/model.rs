@@ -16,6 +16,18 @@
 //! # Ok::<(), agent::model::ModelError>(())
 //! ```
 
+mod anthropic;
+mod connect;
+mod gemini;
+mod ollama;
+mod openai;
+mod openai_responses;
+pub mod price;
+pub mod scripted;
+mod wire;
+
+pub use connect::{Key, Settings, connect};
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -399,4 +411,35 @@ pub trait Model: Send + Sync + fmt::Debug {
     /// # Errors
     /// What kept it from answering. It has not tried again.
     async fn ask(&self, ask: &Ask, listener: &mut Listener<'_>) -> Result<Answer, ModelError>;
+}
+
+/// The answer in a recorded stream of this provider, given in pieces of any size: for looking at
+/// recordings, and for tests.
+///
+/// # Errors
+/// What a live stream of the same bytes would have given.
+///
+/// ```
+/// use agent::model::{Ask, Provider, decode};
+///
+/// let line = br#"{"message": {"content": "Hi."}, "done": true, "done_reason": "stop"}"#;
+/// let answer = decode(Provider::Ollama, &Ask::default(), [&line[..20], &line[20..]], &mut |_| {})?;
+/// assert_eq!(answer.text, "Hi.");
+/// # Ok::<(), agent::model::ModelError>(())
+/// ```
+pub fn decode<'a>(
+    provider: Provider,
+    ask: &Ask,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    listener: &mut Listener<'_>,
+) -> Result<Answer, ModelError> {
+    let Some(dialect) = connect::dialect(provider) else {
+        let text = format!("{provider} has no streams");
+        return Err(ModelError::new(Fault::Refused, text));
+    };
+    let mut decoder = wire::Decoder::new(dialect, ask);
+    for piece in pieces {
+        decoder.feed(piece, listener)?;
+    }
+    decoder.finish(listener)
 }

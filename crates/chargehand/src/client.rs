@@ -10,7 +10,7 @@ mod address;
 mod api;
 mod events;
 mod request;
-mod sse;
+pub mod sse;
 mod submit;
 mod transport;
 

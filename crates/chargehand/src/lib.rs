@@ -30,6 +30,7 @@ mod context;
 mod handler;
 mod worker;
 
+pub use client::sse;
 pub use client::{Client, ClientBuilder, EventFilter, Events};
 pub use context::Context;
 pub use domain::command::{Report, RunStart, Submission};

@@ -7,22 +7,22 @@ use std::time::Duration;
 
 /// One message of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Message {
+pub struct Message {
     /// Its name, when it has one.
-    pub(crate) event: String,
+    pub event: String,
     /// Its own id.
-    pub(crate) id: Option<String>,
+    pub id: Option<String>,
     /// Its lines of data.
-    pub(crate) data: String,
+    pub data: String,
 }
 
 /// The message, as far as it has come, is longer than may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooLong;
+pub struct TooLong;
 
 /// Puts messages together.
 #[derive(Debug)]
-pub(crate) struct Parser {
+pub struct Parser {
     bytes_max: usize,
     line: Vec<u8>,
     /// The byte before was a carriage return: a line feed now belongs to it.
@@ -36,7 +36,7 @@ pub(crate) struct Parser {
 
 impl Parser {
     /// For messages of at most `bytes_max` bytes.
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    pub fn new(bytes_max: usize) -> Self {
         Self {
             bytes_max,
             line: Vec::new(),
@@ -49,12 +49,15 @@ impl Parser {
     }
 
     /// How long the server wants to be left alone before it is asked again, once it has said.
-    pub(crate) fn retry(&self) -> Option<Duration> {
+    pub fn retry(&self) -> Option<Duration> {
         self.retry
     }
 
     /// The messages that a piece completes.
-    pub(crate) fn feed(&mut self, mut piece: &[u8]) -> Result<Vec<Message>, TooLong> {
+    ///
+    /// # Errors
+    /// [`TooLong`], after which the stream is of no use.
+    pub fn feed(&mut self, mut piece: &[u8]) -> Result<Vec<Message>, TooLong> {
         let mut messages = Vec::new();
         if self.returned && !piece.is_empty() {
             self.returned = false;

@@ -1,0 +1,761 @@
+//! What the adapters that speak HTTP share: one request, one stream, one table of faults.
+//!
+//! A dialect is a page of data ([`Dialect`]): where the provider is, what is sent, and who reads
+//! the messages of its stream. Everything that must be alike for all of them is here, once: the
+//! bounds, the time limits, what a status or an error in mid-stream means, and that a key leaves
+//! this process in a header and nowhere else. Deliberately absent: repetition (also the HTTP
+//! library's own), redirects, cookies, and the provider's names for its models.
+
+use super::{
+    ANSWER_BYTES_MAX, Answer, Ask, CALLS_MAX, Call, Delta, Fault, Key, Listener, Model, ModelError,
+    Provider, Stop, TOKENS_DEFAULT, Usage,
+};
+use async_trait::async_trait;
+use chargehand::sse;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Response, Url, redirect, retry};
+use serde_json::{Map, Value, json};
+use std::error::Error;
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+/// Until a connection stands.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// For the last bytes after an answer's end, so that the connection can be used again.
+const REST_TIME: Duration = Duration::from_millis(50);
+/// Longest pause that a provider is believed to want.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bytes of one stream. Around an answer there is a lot: every few letters come in an envelope.
+const STREAM_BYTES_MAX: usize = 64 * ANSWER_BYTES_MAX;
+/// Bytes of one message of a stream; the last of some dialects repeats the whole answer.
+const MESSAGE_BYTES_MAX: usize = 16 * ANSWER_BYTES_MAX;
+/// Bytes of a refusal that are read.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a provider's own words in a message.
+const WORDS_BYTES_MAX: usize = 500;
+const USER_AGENT: &str = concat!("chargehand/", env!("CARGO_PKG_VERSION"));
+
+/// How a provider speaks.
+pub(super) struct Dialect {
+    pub(super) provider: Provider,
+    /// Where the provider itself is.
+    pub(super) base: &'static str,
+    /// The path that a base gets which has none.
+    pub(super) path: &'static str,
+    /// What follows the base's path.
+    pub(super) segments: fn(&Ask) -> Vec<String>,
+    pub(super) query: Option<&'static str>,
+    /// The header that has the key, and what stands before it there.
+    pub(super) key: (&'static str, &'static str),
+    pub(super) headers: &'static [(&'static str, &'static str)],
+    /// What is sent to this host.
+    pub(super) body: fn(&Ask, &str) -> Value,
+    pub(super) framing: Framing,
+    /// A complete answer ends with a mark of its own, and not with the body.
+    pub(super) marks_end: bool,
+    pub(super) reader: fn() -> Box<dyn Reader>,
+}
+
+/// How a stream is cut into messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Framing {
+    /// Server-sent events.
+    Events,
+    /// A JSON document a line.
+    Lines,
+}
+
+/// Reads the messages of one stream.
+pub(super) trait Reader: Send {
+    /// One message: its name, where it has one, and what it says.
+    fn message(
+        &mut self,
+        event: &str,
+        data: &str,
+        draft: &mut Draft,
+        listener: &mut Listener<'_>,
+    ) -> Result<(), ModelError>;
+}
+
+/// A message as JSON.
+pub(super) fn parsed(data: &str) -> Result<Value, ModelError> {
+    serde_json::from_str(data).map_err(|_| {
+        let shown = cut(data, 100);
+        ModelError::new(
+            Fault::Broken,
+            format!("a message of the stream is no JSON: {shown}"),
+        )
+    })
+}
+
+/// The text there, or none.
+pub(super) fn text_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+/// The number there, or 0.
+pub(super) fn count_at(value: &Value, pointer: &str) -> u64 {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .unwrap_or_default()
+}
+
+/// The tokens to ask for.
+pub(super) fn tokens_max(ask: &Ask) -> u32 {
+    match ask.tokens_max {
+        0 => TOKENS_DEFAULT,
+        tokens => tokens,
+    }
+}
+
+/// A call's arguments as the object that every provider wants back. What a model wrote that is
+/// none is shown to it under `unreadable`: sent as it was, the conversation could never go on.
+pub(super) fn arguments_object(arguments: &Value) -> Value {
+    match arguments {
+        Value::Object(_) => arguments.clone(),
+        other => json!({ "unreadable": other }),
+    }
+}
+
+/// A result's text, for dialects that have no flag for failures.
+pub(super) fn result_text(result: &super::CallResult) -> String {
+    match result.failed {
+        true => format!("The call failed: {}", result.text),
+        false => result.text.clone(),
+    }
+}
+
+/// Sets a field only when there is something to say.
+pub(super) fn set(body: &mut Value, name: &str, value: Option<Value>) {
+    if let (Some(value), Some(fields)) = (value, body.as_object_mut()) {
+        fields.insert(name.to_owned(), value);
+    }
+}
+
+/// The temperature without the noise of its last bits.
+pub(super) fn temperature(ask: &Ask) -> Option<Value> {
+    let given = ask.temperature?;
+    given.to_string().parse::<f64>().ok().map(Value::from)
+}
+
+/// An answer that is being written, within its bounds.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    /// How many turns came before it, for ids that are made up.
+    turns: usize,
+    text: String,
+    calls: Vec<CallDraft>,
+    bytes: usize,
+    pub(super) stop: Option<Stop>,
+    pub(super) usage: Usage,
+    /// The stream has said that this is all.
+    pub(super) ended: bool,
+}
+
+#[derive(Debug)]
+struct CallDraft {
+    place: u64,
+    id: String,
+    tool: String,
+    arguments: String,
+}
+
+impl Draft {
+    fn grow(&mut self, bytes: usize) -> Result<(), ModelError> {
+        self.bytes += bytes;
+        if self.bytes <= ANSWER_BYTES_MAX {
+            return Ok(());
+        }
+        let text = format!("the answer is longer than {ANSWER_BYTES_MAX} bytes");
+        Err(ModelError::new(Fault::Broken, text))
+    }
+
+    /// More words.
+    pub(super) fn say(
+        &mut self,
+        piece: &str,
+        listener: &mut Listener<'_>,
+    ) -> Result<(), ModelError> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.grow(piece.len())?;
+        self.text.push_str(piece);
+        listener(Delta::Text(piece));
+        Ok(())
+    }
+
+    /// How many calls there are: the place of a next one, where the dialect numbers none.
+    pub(super) fn places(&self) -> u64 {
+        self.calls.len() as u64
+    }
+
+    /// The id of the call at this place.
+    pub(super) fn id_at(&self, place: u64) -> Option<&str> {
+        let call = self.calls.iter().rev().find(|call| call.place == place)?;
+        Some(&call.id)
+    }
+
+    /// An id for the next call: the same whenever the same conversation is answered, and no other
+    /// call's of that conversation.
+    pub(super) fn made_up(&self) -> String {
+        format!("{MADE_UP}{}_{}", self.turns, self.calls.len())
+    }
+
+    /// A call begins at this place. Without an id it gets one.
+    pub(super) fn call(
+        &mut self,
+        place: u64,
+        id: &str,
+        tool: &str,
+        listener: &mut Listener<'_>,
+    ) -> Result<(), ModelError> {
+        if self.calls.len() == CALLS_MAX {
+            let text = format!("the answer has more than {CALLS_MAX} calls");
+            return Err(ModelError::new(Fault::Broken, text));
+        }
+        self.grow(id.len() + tool.len())?;
+        let id = match id {
+            "" => self.made_up(),
+            id => id.to_owned(),
+        };
+        self.calls.push(CallDraft {
+            place,
+            id,
+            tool: tool.to_owned(),
+            arguments: String::new(),
+        });
+        if !tool.is_empty() {
+            listener(Delta::Call(tool));
+        }
+        Ok(())
+    }
+
+    /// The tool of the call at this place, when it comes after the call's beginning.
+    pub(super) fn name(
+        &mut self,
+        place: u64,
+        tool: &str,
+        listener: &mut Listener<'_>,
+    ) -> Result<(), ModelError> {
+        self.grow(tool.len())?;
+        let call = self.calls.iter_mut().rev().find(|call| call.place == place);
+        if let Some(call) = call.filter(|call| call.tool.is_empty() && !tool.is_empty()) {
+            tool.clone_into(&mut call.tool);
+            listener(Delta::Call(tool));
+        }
+        Ok(())
+    }
+
+    /// More of the arguments of the call at this place.
+    pub(super) fn arguments(&mut self, place: u64, piece: &str) -> Result<(), ModelError> {
+        self.grow(piece.len())?;
+        match self.calls.iter_mut().rev().find(|call| call.place == place) {
+            Some(call) => call.arguments.push_str(piece),
+            None => {
+                let text = "the stream has arguments of a call that did not begin";
+                return Err(ModelError::new(Fault::Broken, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// All of the arguments of the call at this place, whatever came before.
+    pub(super) fn arguments_whole(&mut self, place: u64, whole: &str) -> Result<(), ModelError> {
+        if let Some(call) = self.calls.iter_mut().rev().find(|call| call.place == place) {
+            self.bytes -= call.arguments.len();
+            call.arguments.clear();
+        }
+        self.arguments(place, whole)
+    }
+
+    fn finish(self) -> Result<Answer, ModelError> {
+        if !self.ended {
+            let text = "the answer broke off: its stream ended before it was complete";
+            return Err(ModelError::new(Fault::Broken, text));
+        }
+        let stop = match self.stop {
+            None | Some(Stop::Done | Stop::Calls) if self.calls.is_empty() => Stop::Done,
+            None | Some(Stop::Done | Stop::Calls) => Stop::Calls,
+            Some(stop) => stop,
+        };
+        let calls = self.calls.into_iter().map(|call| Call {
+            id: call.id,
+            tool: call.tool,
+            arguments: match call.arguments.trim() {
+                "" => Value::Object(Map::new()),
+                _ => serde_json::from_str(&call.arguments).unwrap_or(Value::String(call.arguments)),
+            },
+        });
+        Ok(Answer {
+            text: self.text,
+            calls: calls.collect(),
+            stop,
+            usage: self.usage,
+        })
+    }
+}
+
+/// How ids begin that an adapter made up: a provider never hears them.
+pub(super) const MADE_UP: &str = "call_made_up_";
+
+/// Turns the bytes of one stream into an answer.
+pub(super) struct Decoder {
+    frames: Frames,
+    reader: Box<dyn Reader>,
+    draft: Draft,
+    marks_end: bool,
+    bytes: usize,
+}
+
+enum Frames {
+    Events(sse::Parser),
+    Lines(Vec<u8>),
+}
+
+impl Decoder {
+    pub(super) fn new(dialect: &Dialect, ask: &Ask) -> Self {
+        Self {
+            frames: match dialect.framing {
+                Framing::Events => Frames::Events(sse::Parser::new(MESSAGE_BYTES_MAX)),
+                Framing::Lines => Frames::Lines(Vec::new()),
+            },
+            reader: (dialect.reader)(),
+            draft: Draft {
+                turns: ask.turns.len(),
+                ..Draft::default()
+            },
+            marks_end: dialect.marks_end,
+            bytes: 0,
+        }
+    }
+
+    /// The next piece, of any size.
+    pub(super) fn feed(
+        &mut self,
+        piece: &[u8],
+        listener: &mut Listener<'_>,
+    ) -> Result<(), ModelError> {
+        self.bytes += piece.len();
+        if self.bytes > STREAM_BYTES_MAX {
+            return Err(too_long("stream", STREAM_BYTES_MAX));
+        }
+        match &mut self.frames {
+            Frames::Events(parser) => {
+                let messages = parser.feed(piece);
+                let messages = messages.map_err(|_| too_long("message", MESSAGE_BYTES_MAX))?;
+                for message in messages.iter().filter(|message| !message.data.is_empty()) {
+                    self.reader.message(
+                        &message.event,
+                        &message.data,
+                        &mut self.draft,
+                        listener,
+                    )?;
+                }
+            }
+            Frames::Lines(line) => {
+                for part in piece.split_inclusive(|byte| *byte == b'\n') {
+                    line.extend_from_slice(part);
+                    if line.len() > MESSAGE_BYTES_MAX {
+                        return Err(too_long("line", MESSAGE_BYTES_MAX));
+                    }
+                    if part.ends_with(b"\n") {
+                        let whole = std::mem::take(line);
+                        let text = String::from_utf8_lossy(&whole);
+                        if !text.trim().is_empty() {
+                            self.reader
+                                .message("", text.trim(), &mut self.draft, listener)?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing of the answer comes any more.
+    fn ended(&self) -> bool {
+        self.draft.ended && self.marks_end
+    }
+
+    /// The answer, if the stream was complete.
+    pub(super) fn finish(mut self, listener: &mut Listener<'_>) -> Result<Answer, ModelError> {
+        if let Frames::Lines(line) = &self.frames {
+            let text = String::from_utf8_lossy(line).into_owned();
+            // The last line may lack its end; half of one is no JSON and thus no message.
+            if serde_json::from_str::<Value>(&text).is_ok() {
+                self.reader.message("", &text, &mut self.draft, listener)?;
+            }
+        }
+        self.draft.finish()
+    }
+}
+
+fn too_long(what: &str, bytes_max: usize) -> ModelError {
+    let text = format!("a {what} of the answer is longer than {bytes_max} bytes");
+    ModelError::new(Fault::Broken, text)
+}
+
+/// A provider behind HTTP.
+pub(super) struct Http {
+    dialect: &'static Dialect,
+    http: reqwest::Client,
+    base: Url,
+    key: Option<(Key, HeaderValue)>,
+    /// The model that is meant when an ask names none.
+    model: String,
+    timeout: Duration,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http")
+            .field("provider", &self.dialect.provider)
+            .field("base", &self.base.as_str())
+            .field("model", &self.model)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    pub(super) fn new(
+        dialect: &'static Dialect,
+        base: Url,
+        key: Option<Key>,
+        model: &str,
+        timeout: Duration,
+    ) -> Result<Self, ModelError> {
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIME)
+            .read_timeout(timeout)
+            .redirect(redirect::Policy::none())
+            // Whoever pays decides what is asked twice.
+            .retry(retry::never())
+            .referer(false)
+            .user_agent(USER_AGENT);
+        if is_loopback(&base) {
+            http = http.no_proxy();
+        }
+        if base.scheme() == "http" {
+            // Plain HTTP must work where the system has no certificates.
+            http = http.tls_certs_only([]);
+        }
+        let http = http.build().map_err(|fault| {
+            let text = format!("HTTP cannot be spoken here: {}", causes(&fault));
+            ModelError::new(Fault::Silent, text)
+        })?;
+        let key = match key {
+            Some(key) => {
+                let header = key.header(dialect.key.1)?;
+                Some((key, header))
+            }
+            None => None,
+        };
+        Ok(Self {
+            dialect,
+            http,
+            base,
+            key,
+            model: model.to_owned(),
+            timeout,
+        })
+    }
+
+    fn url(&self, ask: &Ask) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend((self.dialect.segments)(ask));
+        }
+        url.set_query(self.dialect.query);
+        url
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let accepted = match self.dialect.framing {
+            Framing::Events => "text/event-stream",
+            Framing::Lines => "application/x-ndjson",
+        };
+        headers.insert(ACCEPT, HeaderValue::from_static(accepted));
+        for (name, value) in self.dialect.headers {
+            let name = HeaderName::from_static(name);
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if let Some((_, header)) = &self.key {
+            headers.insert(HeaderName::from_static(self.dialect.key.0), header.clone());
+        }
+        headers
+    }
+
+    async fn exchange(&self, ask: &Ask, listener: &mut Listener<'_>) -> Result<Answer, ModelError> {
+        let body = (self.dialect.body)(ask, self.base.host_str().unwrap_or_default());
+        let request = self.http.post(self.url(ask)).headers(self.headers());
+        let sent = request.body(body.to_string()).send().await;
+        let mut response = sent.map_err(|fault| self.fault(&fault, Fault::Silent))?;
+        if !response.status().is_success() {
+            return Err(self.refusal(response).await);
+        }
+        let mut decoder = Decoder::new(self.dialect, ask);
+        while !decoder.ended() {
+            match response.chunk().await {
+                Ok(Some(piece)) => decoder.feed(&piece, listener)?,
+                Ok(None) => break,
+                Err(fault) => return Err(self.fault(&fault, Fault::Broken)),
+            }
+        }
+        if decoder.ended() {
+            // What is left is an end mark; whoever does not send it in time loses a connection.
+            let _ = tokio::time::timeout(REST_TIME, response.chunk()).await;
+        }
+        decoder.finish(listener)
+    }
+
+    /// What a failure of the connection means: a time limit is silence, anything else what it
+    /// would be otherwise.
+    fn fault(&self, fault: &reqwest::Error, otherwise: Fault) -> ModelError {
+        let host = self.base.host_str().unwrap_or_default();
+        if fault.is_timeout() && !fault.is_connect() {
+            let text = format!("{host} sent nothing for {} s", self.timeout.as_secs_f32());
+            return ModelError::new(Fault::Silent, text);
+        }
+        let causes = causes(fault);
+        match otherwise {
+            Fault::Broken => {
+                let text =
+                    format!("the answer broke off: the connection to {host} failed: {causes}");
+                ModelError::new(Fault::Broken, text)
+            }
+            other => ModelError::new(other, format!("{host} could not be asked: {causes}")),
+        }
+    }
+
+    /// What an answer means that is none.
+    async fn refusal(&self, mut response: Response) -> ModelError {
+        let status = response.status().as_u16();
+        let pause = retry_after(response.headers(), SystemTime::now());
+        let mut bytes = Vec::new();
+        while let Ok(Some(piece)) = response.chunk().await {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() > REFUSAL_BYTES_MAX {
+                bytes.truncate(REFUSAL_BYTES_MAX);
+                break;
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        let mut error = refused(Some(status), &body);
+        error.retry_after = pause.or(error.retry_after);
+        error
+    }
+
+    /// An error that may have a stranger's words in it, without the key, should they repeat it.
+    fn cleaned(&self, mut error: ModelError) -> ModelError {
+        let provider = self.dialect.provider;
+        error.message = match &self.key {
+            Some((key, _)) => format!("{provider}: {}", key.struck_out(&error.message)),
+            None => format!("{provider}: {}", error.message),
+        };
+        error
+    }
+}
+
+#[async_trait]
+impl Model for Http {
+    async fn ask(&self, ask: &Ask, listener: &mut Listener<'_>) -> Result<Answer, ModelError> {
+        let named;
+        let ask = match ask.model.is_empty() {
+            true => {
+                named = Ask {
+                    model: self.model.clone(),
+                    ..ask.clone()
+                };
+                &named
+            }
+            false => ask,
+        };
+        let answer = self.exchange(ask, listener).await;
+        answer.map_err(|error| self.cleaned(error))
+    }
+}
+
+/// Whether an address is this machine, to which no proxy leads.
+fn is_loopback(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| {
+        let ip: Option<std::net::IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        host == "localhost" || ip.is_some_and(|ip| ip.is_loopback())
+    })
+}
+
+/// A failure with its causes. Never its address: that is named where it helps.
+fn causes(fault: &reqwest::Error) -> String {
+    let mut parts = Vec::new();
+    let mut source = fault.source();
+    while let Some(cause) = source {
+        parts.push(cause.to_string());
+        source = cause.source();
+    }
+    match parts.is_empty() {
+        true => "no more is known".to_owned(),
+        false => parts.join(": "),
+    }
+}
+
+/// How long a provider wants to be left alone, by its headers.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let pause = match text("retry-after-ms").and_then(|ms| ms.parse().ok()) {
+        Some(ms) => Duration::from_millis(ms),
+        None => {
+            let text = text(RETRY_AFTER.as_str())?;
+            match text.parse::<f64>() {
+                Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+                Err(_) => {
+                    let until = httpdate::parse_http_date(text).ok()?;
+                    until.duration_since(now).unwrap_or_default()
+                }
+            }
+        }
+    };
+    Some(pause.min(RETRY_AFTER_MAX))
+}
+
+/// What a provider's error means: the one that came with a status, or one in mid-stream.
+pub(super) fn refused(status: Option<u16>, body: &Value) -> ModelError {
+    let body = body.get(0).unwrap_or(body);
+    let error = body.get("error").filter(|e| !e.is_null()).unwrap_or(body);
+    let details = error.get("details").and_then(Value::as_array);
+    let details = details.map(Vec::as_slice).unwrap_or_default();
+    // The narrowest first.
+    let reasons = details.iter().map(|detail| text_at(detail, "/reason"));
+    let names = ["/code", "/type", "/status"].map(|pointer| text_at(error, pointer));
+    let mut words = reasons.chain(names).filter_map(fault_of_word);
+    let said = ["/message", "/detail"]
+        .map(|pointer| text_at(error, pointer))
+        .into_iter()
+        .find(|text| !text.is_empty())
+        .or_else(|| error.as_str())
+        .unwrap_or_default();
+    let low = said.to_lowercase();
+    let fault = match status {
+        Some(402) => Fault::Key,
+        Some(status @ 400..=499) => {
+            // A status is too wide for these two, about which different people can do something.
+            let narrow = words.find(|fault| matches!(fault, Fault::Key | Fault::Unknown));
+            let lacks = ["not found", "does not exist", "not a valid model"];
+            narrow.unwrap_or_else(|| match status {
+                400 if low.contains("credit balance") => Fault::Key,
+                400 if low.contains("model") && lacks.iter().any(|lack| low.contains(lack)) => {
+                    Fault::Unknown
+                }
+                _ => Fault::of_status(status),
+            })
+        }
+        Some(status) => Fault::of_status(status),
+        None => words.next().unwrap_or_else(|| {
+            let status = error.get("code").and_then(Value::as_u64);
+            match status.and_then(|code| u16::try_from(code).ok()) {
+                Some(status @ 400..=599) => Fault::of_status(status),
+                _ => Fault::Broken,
+            }
+        }),
+    };
+    let words = match said {
+        "" => "it says no more".to_owned(),
+        said => cut(said, WORDS_BYTES_MAX),
+    };
+    let message = match status {
+        Some(status) => format!("answered {status}: {words}"),
+        None => format!("broke off its answer: {words}"),
+    };
+    let delay = details.iter().find_map(|detail| {
+        let seconds = text_at(detail, "/retryDelay").strip_suffix('s')?;
+        Duration::try_from_secs_f64(seconds.parse().ok()?).ok()
+    });
+    ModelError {
+        retry_after: delay.map(|delay| delay.min(RETRY_AFTER_MAX)),
+        ..ModelError::new(fault, message)
+    }
+}
+
+/// The fault that a provider's own word means.
+fn fault_of_word(word: &str) -> Option<Fault> {
+    Some(match word {
+        "insufficient_quota"
+        | "billing_hard_limit_reached"
+        | "billing_not_active"
+        | "billing_error"
+        | "invalid_api_key"
+        | "authentication_error"
+        | "permission_error"
+        | "API_KEY_INVALID"
+        | "UNAUTHENTICATED"
+        | "PERMISSION_DENIED" => Fault::Key,
+        "model_not_found" | "unknown_model" | "invalid_model" | "not_found_error" | "NOT_FOUND" => {
+            Fault::Unknown
+        }
+        "rate_limit_error" | "rate_limit_exceeded" | "RESOURCE_EXHAUSTED" => Fault::Limited,
+        "overloaded_error" | "api_error" | "server_error" | "timeout_error" | "UNAVAILABLE"
+        | "INTERNAL" | "DEADLINE_EXCEEDED" => Fault::Overloaded,
+        "invalid_request_error"
+        | "request_too_large"
+        | "context_length_exceeded"
+        | "INVALID_ARGUMENT"
+        | "FAILED_PRECONDITION" => Fault::Refused,
+        _ => return None,
+    })
+}
+
+/// A text's beginning, at most so many bytes, on one line.
+pub(super) fn cut(text: &str, bytes_max: usize) -> String {
+    let end = text.floor_char_boundary(bytes_max);
+    let mut shown = text[..end].replace(['\n', '\r'], " ");
+    if end < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pause(name: &'static str, value: &str) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        retry_after(&headers, now)
+    }
+
+    #[test]
+    fn a_pause_is_read_in_every_form() {
+        let seconds = |s| Some(Duration::from_secs(s));
+        assert_eq!(pause("retry-after", "7"), seconds(7));
+        assert_eq!(
+            pause("retry-after", "0.5"),
+            Some(Duration::from_millis(500))
+        );
+        assert_eq!(
+            pause("retry-after-ms", "1500"),
+            Some(Duration::from_millis(1_500))
+        );
+        let later = "Sun, 06 Nov 1994 08:50:07 GMT";
+        assert_eq!(pause("retry-after", later), seconds(30));
+        let past = "Sun, 06 Nov 1994 08:00:00 GMT";
+        assert_eq!(pause("retry-after", past), seconds(0));
+        assert_eq!(pause("retry-after", "99999999"), Some(RETRY_AFTER_MAX));
+        for odd in ["soon", "-1", "inf", ""] {
+            assert_eq!(pause("retry-after", odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_cut_text_stays_text() {
+        assert_eq!(cut("short\nlines", 500), "short lines");
+        assert_eq!(cut("üü", 3), "ü…");
+    }
+}
