@@ -212,6 +212,15 @@ impl Gate {
         }
     }
 
+    /// The same gate, before another model that the same key pays for.
+    #[must_use]
+    pub fn beside(&self, model: Arc<dyn Model>) -> Self {
+        Self {
+            model,
+            ..self.clone()
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -318,6 +327,9 @@ mod tests {
                 let mut begun = self.begun.lock().unwrap();
                 let now = Instant::now();
                 begun.retain(|at| now - *at < Duration::from_secs(1));
+                if self.per_second == 0 {
+                    return Err(ModelError::new(Fault::Limited, "none"));
+                }
                 if begun.len() >= self.per_second {
                     self.refused.fetch_add(1, SeqCst);
                     let oldest = begun[0];
@@ -402,6 +414,26 @@ mod tests {
         let (outcome, tries) = gate.ask(&Ask::default(), later, &mut |_| ()).await;
         assert_eq!((outcome, tries), (Ok(answer()), 1));
         assert_eq!(gate.standing().circuit, Circuit::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn models_that_share_a_key_share_its_refusals() {
+        let strict = Arc::new(Strict {
+            begun: Mutex::default(),
+            per_second: 0,
+            refused: AtomicU32::new(0),
+        });
+        let gate = Gate::before(Arc::new(Ill {
+            well: true.into(),
+            ..Ill::default()
+        }));
+        let other = gate.beside(strict as Arc<dyn Model>);
+        let soon = Instant::now() + Duration::from_millis(100);
+        let refused = other.ask(&Ask::default(), soon, &mut |_| ()).await;
+        assert_eq!(refused.0.unwrap_err().fault, Fault::Limited);
+        assert!(!gate.standing().closed_for.is_zero());
+        let (outcome, tries) = gate.ask(&Ask::default(), soon, &mut |_| ()).await;
+        assert_eq!((outcome.unwrap_err().fault, tries), (Fault::Limited, 0));
     }
 
     #[tokio::test(start_paused = true)]
