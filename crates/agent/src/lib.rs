@@ -13,6 +13,7 @@
 //! ```
 
 pub mod command;
+pub mod crew;
 pub mod errors;
 pub mod input;
 pub mod model;
@@ -21,4 +22,5 @@ pub mod plan;
 pub mod skill;
 pub mod supervisor;
 mod text;
+pub mod tool;
 pub mod worker;
