@@ -134,7 +134,7 @@ pub fn check_program(command_line: &str) -> Result<(), SkillError> {
             "Name a program to run.",
         ));
     }
-    let Some(program) = first_word(command_line) else {
+    let Some(program) = program_of(command_line) else {
         return Ok(());
     };
     if program.contains('/') {
@@ -487,7 +487,7 @@ const SHELL_WORDS: [&str; 31] = [
 
 /// The program a command line starts, as far as it can be told without a
 /// shell: past `NAME=value` words, unquoted, free of expansions.
-fn first_word(command_line: &str) -> Option<String> {
+pub(crate) fn program_of(command_line: &str) -> Option<String> {
     let mut rest = command_line.trim_start();
     loop {
         let (word, after) = match rest.chars().next()? {
@@ -517,7 +517,8 @@ fn first_word(command_line: &str) -> Option<String> {
     }
 }
 
-fn check_file(path: &Path, program: &str) -> Result<(), SkillError> {
+/// Says what `sh` would say of this file.
+pub(crate) fn check_file(path: &Path, program: &str) -> Result<(), SkillError> {
     let not_executable = |why: &str, hint: String| {
         Err(SkillError::fatal(
             "command.not_executable",

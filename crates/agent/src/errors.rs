@@ -112,6 +112,76 @@ pub const ERRORS: &[Explained] = &[
         "Write large results to a file and print its name.",
     ),
     (
+        "crew.cycle",
+        "Models of a crew file fall back on each other in a circle.",
+        "Leave out the `fallback` of one of them.",
+    ),
+    (
+        "crew.duplicate",
+        "A crew file says the same key or name twice.",
+        "Keep one of them.",
+    ),
+    (
+        "crew.missing_key",
+        "A crew file does not say something that it has to say.",
+        "Add the key that the message names.",
+    ),
+    (
+        "crew.name",
+        "A name in a crew file cannot be used.",
+        "Use small letters, digits, `_` and `-`, beginning with a letter; names of tools may have dots.",
+    ),
+    (
+        "crew.path",
+        "A file or folder that a crew file names is not there, cannot be used, or is outside of the crew file's folder.",
+        "Paths are from the crew file's folder on; correct the one that the message names.",
+    ),
+    (
+        "crew.reference",
+        "A crew file names a model, tool, argument or provider that does not exist.",
+        "Correct the name; the hint has the nearest one that exists.",
+    ),
+    (
+        "crew.schema",
+        "The schema of a tool's arguments or result is no JSON Schema that can be used.",
+        "Correct it at the place of the message; schemas are of draft 2020-12.",
+    ),
+    (
+        "crew.secret",
+        "A crew file has something in it that is, or looks like, a key.",
+        "Write `secret://NAME` and set the environment variable CHARGEHAND_SECRET_NAME; make a new key if the file was ever shared.",
+    ),
+    (
+        "crew.syntax",
+        "A crew file is not YAML, or not UTF-8.",
+        "Correct the place that the message names.",
+    ),
+    (
+        "crew.too_large",
+        "A crew file, or a part of it, is larger than allowed.",
+        "The message names the limit; split the crew, or move instructions into files.",
+    ),
+    (
+        "crew.type",
+        "A value in a crew file is of the wrong type.",
+        "The message says which type belongs there.",
+    ),
+    (
+        "crew.unknown_key",
+        "A crew file has a key that does not exist.",
+        "Correct or remove it; `chargehand crew schema` has all keys.",
+    ),
+    (
+        "crew.unreadable",
+        "A crew file cannot be read.",
+        "Check the path and its permissions; `chargehand init` writes one to begin with.",
+    ),
+    (
+        "crew.value",
+        "A value in a crew file is out of its bounds or does not have the form it must have.",
+        "The message says what is allowed.",
+    ),
+    (
         "http.bad_url",
         "An address is not an http or https address.",
         "Correct the address.",
@@ -160,6 +230,16 @@ pub const ERRORS: &[Explained] = &[
         "http.unreachable",
         "The host does not answer.",
         "Check the network, or try later.",
+    ),
+    (
+        "init.exists",
+        "There is a crew file already.",
+        "Choose another folder: `chargehand init FOLDER`.",
+    ),
+    (
+        "init.unwritable",
+        "The crew file cannot be written.",
+        "Choose a folder that you may write to.",
     ),
     (
         "input.bad_csv",

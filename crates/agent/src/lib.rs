@@ -13,15 +13,18 @@
 //! ```
 
 pub mod command;
+pub mod crew;
 pub mod errors;
 pub mod gate;
 pub mod input;
 pub mod mind;
 pub mod model;
 pub mod monitor;
+pub mod muster;
 pub mod plan;
 pub mod planning;
 pub mod skill;
 pub mod supervisor;
 mod text;
+pub mod tool;
 pub mod worker;

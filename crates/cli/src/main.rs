@@ -9,6 +9,7 @@ mod bench;
 mod completion;
 mod config;
 mod crew;
+mod crew_file;
 mod doctor;
 mod error;
 mod events;
@@ -103,6 +104,14 @@ enum Command {
         after_help = "Examples:\n  chargehand memory list\n  chargehand memory write \"Invoices are in EUR\" --tag finance"
     )]
     Memory(memory::Args),
+    /// Check crew files, which describe agents, models and tools; print their schema.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chargehand crew check crew.yaml\n  chargehand crew schema > crew.schema.json"
+    )]
+    Crew(crew_file::Args),
+    /// Write a commented crew file to begin with.
+    Init(crew_file::InitArgs),
     /// List the skills that work without a model.
     #[command(after_help = "Example:\n  chargehand skills")]
     Skills,
@@ -182,6 +191,8 @@ fn dispatch(cli: Cli, store_said: bool) -> Result<ExitCode, CliError> {
             );
         }
         Command::Completion(args) => return completion::print(args),
+        Command::Crew(args) => return crew_file::run(args, cli.output),
+        Command::Init(args) => return crew_file::init(args, cli.output),
         Command::Skills => return skills::print(cli.output),
         Command::Bench(args) => return bench::run(args, cli.output),
         Command::Backup(args) => return backup::run(args, target.store("backup")?, cli.output),
@@ -208,6 +219,8 @@ fn dispatch(cli: Cli, store_said: bool) -> Result<ExitCode, CliError> {
             Command::Events(args) => events::run(args, &target, output).await,
             Command::Doctor(args) => doctor::run(args, target.store("doctor")?, output).await,
             Command::Config(_)
+            | Command::Crew(_)
+            | Command::Init(_)
             | Command::Skills
             | Command::Bench(_)
             | Command::Backup(_)

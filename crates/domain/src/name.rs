@@ -102,6 +102,43 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
+/// What somebody meant who wrote a word that nobody knows: the known one that differs in a few letters
+/// only, if there is one.
+///
+/// ```
+/// use domain::name::nearest;
+/// assert_eq!(nearest("suppervisor", ["agents", "supervisor"].into_iter()), Some("supervisor"));
+/// assert_eq!(nearest("colour", ["agents", "supervisor"].into_iter()), None);
+/// ```
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    const LETTERS_MAX: usize = 64;
+    if word.chars().count() > LETTERS_MAX {
+        return None;
+    }
+    let near = known.map(|known| (distance(word, known), known));
+    let (distance, known) = near.min()?;
+    (distance <= (known.len() / 3).clamp(1, 3)).then_some(known)
+}
+
+/// Letters to insert, remove, replace, or swap with their neighbour until one word is the other.
+fn distance(one: &str, other: &str) -> usize {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let mut rows = vec![(0..=other.len()).collect::<Vec<usize>>()];
+    for i in 1..=one.len() {
+        let mut row = vec![i];
+        for j in 1..=other.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(one[i - 1] != other[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[one.len()][other.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 mod command;
 mod crew;
+mod crew_file;
 mod input;
 mod mind;
 mod pattern;

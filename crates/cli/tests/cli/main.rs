@@ -7,6 +7,7 @@ mod world;
 mod backup;
 mod bad_input;
 mod config;
+mod crew_file;
 mod documented;
 mod durability;
 mod main_job;

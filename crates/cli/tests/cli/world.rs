@@ -147,6 +147,7 @@ impl World {
         command
             .env_remove("CHARGEHAND_STORE")
             .env_remove("CHARGEHAND_SERVER")
+            .env_remove("ANTHROPIC_API_KEY")
             .env("TZ", "UTC")
             .env("LC_ALL", "C");
         command

@@ -1,0 +1,290 @@
+//! Crews: who the agents are, which models they ask, what they may use and what it may cost.
+//!
+//! A crew is a file that people write, so this module is about their mistakes as much as about its
+//! content: [`Crew::load`] tells every mistake of a file at once, each with its line, its column and
+//! what to do, and what it gives when there is none is complete: defaults filled in, instructions
+//! read, names resolved, and a digest of all of it, by which a run pins what it used.
+//!
+//! Deliberately absent: environment variables inside of values (a file says the same for everybody;
+//! secrets are handles), including other crews, and templates.
+//!
+//! ```
+//! let folder = tempfile::tempdir()?;
+//! let file = folder.path().join("crew.yaml");
+//! std::fs::write(&file, "
+//! version: 1
+//! name: desk
+//! models: {fast: anthropic/claude-haiku-4-5}
+//! agents:
+//!   clerk: {description: Answers letters., instructions: Be brief., tool: [http.fetch]}
+//! ")?;
+//! let mistakes = agent::crew::Crew::load(&file).unwrap_err();
+//! assert_eq!(mistakes[0].code, "crew.unknown_key");
+//! assert_eq!(mistakes[0].hint, "Did you mean `tools`?");
+//! # Ok::<(), std::io::Error>(())
+//! ```
+
+mod file;
+mod resolve;
+mod secret;
+mod shape;
+mod tree;
+
+pub use file::schema;
+pub use secret::{Secret, VARIABLE_PREFIX};
+pub use tree::Place;
+
+use crate::model::ModelName;
+use domain::record::EffectClass;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The file that is read when nobody names one.
+pub const FILE_DEFAULT: &str = "crew.yaml";
+/// Bytes of a crew file at most.
+pub const FILE_BYTES_MAX: usize = 1024 * 1024;
+/// Agents of one crew at most.
+pub const AGENTS_MAX: usize = 100;
+/// Models of one crew at most.
+pub const MODELS_MAX: usize = 50;
+/// Tools of a crew's own at most.
+pub const TOOLS_MAX: usize = 200;
+/// Tools that one agent may be granted at most.
+pub const GRANTS_MAX: usize = 128;
+/// Tools that may wait for a person's yes at most.
+pub const APPROVALS_MAX: usize = 300;
+/// Variables of one command tool at most.
+pub const ENV_MAX: usize = 50;
+/// Characters of a description at most.
+pub const DESCRIPTION_CHARS_MAX: usize = 2_000;
+/// Characters of instructions at most, wherever they are written.
+pub const INSTRUCTIONS_CHARS_MAX: usize = 100_000;
+/// Mistakes that are told of one file at most.
+pub const MISTAKES_MAX: usize = 100;
+/// Shortest and longest time that a call of a command tool may be allowed.
+pub const TOOL_TIME: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3_600));
+/// Shortest and longest time that a run may be allowed.
+pub const WALL_TIME: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(30 * 86_400));
+
+/// What names of crews, models and agents look like.
+const NAME_PATTERN: &str = "^[a-z][a-z0-9_-]{0,63}$";
+/// What names of tools look like: such names with dots between them.
+const TOOL_PATTERN: &str = "^[a-z][a-z0-9_-]{0,31}(\\.[a-z0-9][a-z0-9_-]{0,31}){0,3}$";
+
+/// A crew that can be run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Crew {
+    /// Its name.
+    pub name: String,
+    /// What it is for; may be empty.
+    pub description: String,
+    /// The models, by the names that the crew uses.
+    pub models: BTreeMap<String, CrewModel>,
+    /// What a run may spend.
+    pub budget: Budget,
+    /// Who plans, delegates, watches and puts the results together.
+    pub supervisor: Supervisor,
+    /// The agents, by name; at least one.
+    pub agents: BTreeMap<String, Agent>,
+    /// Tools of its own, by name.
+    pub tools: BTreeMap<String, CommandTool>,
+    /// What the built-in tools for files see; `None` when no agent has them.
+    pub files: Option<Files>,
+    /// Tools whose every call waits for a person's yes.
+    pub approve: BTreeSet<String>,
+    /// The folder of its file, absolute: where its programs run.
+    #[serde(skip)]
+    pub folder: PathBuf,
+    /// SHA-256, in hex, of all of the above and of its programs' files: equal for equal crews, wherever
+    /// their folder is.
+    #[serde(skip)]
+    pub digest: String,
+}
+
+/// A model that a crew asks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CrewModel {
+    /// Which one.
+    pub model: ModelName,
+    /// Where it is, if not where its provider always is.
+    pub base_url: Option<String>,
+    /// Its key; `None` stands for the provider's own variable
+    /// ([`crate::model::Provider::key_variable`]).
+    pub key: Option<Secret>,
+    /// The name of the model asked when this one does not answer. Following them comes to an end.
+    pub fallback: Option<String>,
+    /// Tokens of one answer at most; `None` for [`crate::model::TOKENS_DEFAULT`].
+    pub tokens_max: Option<u32>,
+    /// How freely it chooses its words; `None` is the provider's default.
+    pub temperature: Option<f32>,
+}
+
+/// What a run may spend; nothing is without a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Budget {
+    /// Tokens, read and written.
+    pub tokens: u64,
+    /// Millionths of a US dollar.
+    pub usd_micros: u64,
+    /// Calls of models and tools.
+    pub calls: u32,
+    /// Milliseconds on the clock.
+    pub wall_ms: u64,
+    /// Levels of agents below the supervisor.
+    pub depth: u32,
+    /// Tasks of one plan.
+    pub fan_out: u32,
+}
+
+impl Default for Budget {
+    /// 200,000 tokens, 1 US dollar, 200 calls, 10 minutes, 1 level, 20 tasks.
+    fn default() -> Self {
+        Self {
+            tokens: 200_000,
+            usd_micros: 1_000_000,
+            calls: 200,
+            wall_ms: 600_000,
+            depth: 1,
+            fan_out: 20,
+        }
+    }
+}
+
+/// Who plans, delegates, watches and puts the results together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Supervisor {
+    /// The name of its model.
+    pub model: String,
+    /// What it has to know beside its trade; may be empty.
+    pub instructions: String,
+    /// How often it may change its plan; 3 when nothing is said.
+    pub replans: u32,
+    /// Its model's turns in one run; 20 when nothing is said.
+    pub rounds: u32,
+}
+
+/// An agent: a role, a model, and the tools it may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Agent {
+    /// Counted up by whoever changes it; 1 when nothing is said.
+    pub version: u32,
+    /// When to give it work.
+    pub description: String,
+    /// The name of its model.
+    pub model: String,
+    /// Who it is and how it works.
+    pub instructions: String,
+    /// What it may use, and nothing else.
+    pub tools: BTreeSet<String>,
+    /// Its model's turns in one task; 12 when nothing is said.
+    pub rounds: u32,
+}
+
+/// A tool that is a program.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CommandTool {
+    /// The command line, run by `sh` in the crew's folder.
+    pub command: String,
+    /// What it does and when to use it.
+    pub description: String,
+    /// The JSON Schema of its arguments: an object.
+    pub input: Value,
+    /// The JSON Schema of its result, if it says one.
+    pub output: Option<Value>,
+    /// How long a call may take; 30 seconds when nothing is said.
+    pub timeout: Duration,
+    /// What doing it twice would mean; at most once when nothing is said.
+    pub effect: EffectClass,
+    /// Arguments that text from outside must not fill without a person's yes.
+    pub sensitive: BTreeSet<String>,
+    /// A word to group tools by; `command` when nothing is said.
+    pub category: String,
+    /// Variables for the program.
+    pub env: BTreeMap<String, EnvValue>,
+    /// SHA-256, in hex, of the program's file, when the command line begins with a path.
+    pub program: Option<String>,
+}
+
+/// What a variable of a command tool is set to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum EnvValue {
+    /// What a secret stands for, looked up when the tool is called.
+    Secret(Secret),
+    /// This.
+    Text(String),
+}
+
+/// What the built-in tools for files see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Files {
+    /// The folder as it was written.
+    pub root: String,
+    /// The folder, absolute and without symbolic links.
+    #[serde(skip)]
+    pub path: PathBuf,
+}
+
+impl Crew {
+    /// Reads a crew file and what it refers to.
+    ///
+    /// # Errors
+    /// Every mistake of the file, in their order in it, at most [`MISTAKES_MAX`]; when it is no YAML,
+    /// the first place where that shows. The codes are `crew.unreadable`, `crew.too_large`,
+    /// `crew.syntax`, `crew.unknown_key`, `crew.missing_key`, `crew.duplicate`, `crew.type`,
+    /// `crew.value`, `crew.name`, `crew.reference`, `crew.cycle`, `crew.path`, `crew.schema`,
+    /// `crew.secret`.
+    pub fn load(path: &Path) -> Result<Self, Vec<CrewError>> {
+        resolve::load(path)
+    }
+
+    /// Models whose key is not there now: the model's name and the variable that should hold it.
+    #[must_use]
+    pub fn keys_missing(&self) -> Vec<(&str, String)> {
+        let unset = |variable: &String| std::env::var_os(variable).is_none_or(|v| v.is_empty());
+        let variable = |model: &CrewModel| match &model.key {
+            Some(secret) => Some(secret.variable()),
+            // What speaks like a provider but is elsewhere may need no key.
+            None if model.base_url.is_some() => None,
+            None => model.model.provider.key_variable().map(str::to_owned),
+        };
+        let models = self.models.iter();
+        let variables = models.filter_map(|(name, model)| Some((name.as_str(), variable(model)?)));
+        variables.filter(|(_, variable)| unset(variable)).collect()
+    }
+}
+
+/// A mistake in a crew file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrewError {
+    /// The stable code, such as `crew.unknown_key`.
+    pub code: &'static str,
+    /// The crew file, as it was named.
+    pub file: PathBuf,
+    /// Where in it; `None` when it could not be read.
+    pub place: Option<Place>,
+    /// The line at that place, without anything that looks like a key; may be empty.
+    pub excerpt: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl fmt::Display for CrewError {
+    /// `crew.yaml:3:5: there is no key …`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if let Some(Place { line, column }) = self.place {
+            write!(f, "{line}:{column}:")?;
+        }
+        write!(f, " {}", self.message)
+    }
+}
+
+impl std::error::Error for CrewError {}

@@ -1,0 +1,823 @@
+//! What the schema cannot say: references, files, secrets, and the defaults.
+
+use super::file::{
+    AgentFile, BudgetFile, CommandFile, CrewFile, EffectFile, ModelFile, ModelSettings,
+    SupervisorFile,
+};
+use super::shape::{self, Mistake, shown};
+use super::tree::{Kind, Node, Place, escaped, parse};
+use super::*;
+use crate::command;
+use crate::tool::BUILT_IN;
+use domain::name::nearest;
+use sha2::{Digest as _, Sha256};
+use std::fs::File;
+use std::io::Read;
+
+/// Bytes of a program's file that go into its digest at most; a larger one counts by its size.
+const PROGRAM_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Characters of a line that an error shows.
+const EXCERPT_CHARS_MAX: usize = 160;
+
+pub(super) fn load(path: &Path) -> Result<Crew, Vec<CrewError>> {
+    let unplaced = |code, message: String, hint: &str| {
+        vec![CrewError {
+            code,
+            file: path.to_owned(),
+            place: None,
+            excerpt: String::new(),
+            message,
+            hint: hint.to_owned(),
+        }]
+    };
+    let bytes = match bytes_of(path, FILE_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(Unread::TooLarge) => {
+            let message = format!("has more than {FILE_BYTES_MAX} bytes, the most for a crew file");
+            let hint = "Move instructions into files of their own, or split the crew.";
+            return Err(unplaced("crew.too_large", message, hint));
+        }
+        Err(Unread::NoFile) => {
+            let hint = "Name the file itself.";
+            return Err(unplaced("crew.unreadable", "is not a file".into(), hint));
+        }
+        Err(Unread::Fault(fault)) => {
+            let hint = "Check the path; `chargehand init` writes a crew file to begin with.";
+            return Err(unplaced(
+                "crew.unreadable",
+                format!("cannot be read: {fault}"),
+                hint,
+            ));
+        }
+    };
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(fault) => {
+            let good = fault.utf8_error().valid_up_to();
+            let before = String::from_utf8_lossy(&fault.as_bytes()[..good]).into_owned();
+            let at = Place {
+                line: before.matches('\n').count() + 1,
+                column: before.rsplit('\n').next().unwrap_or("").chars().count() + 1,
+            };
+            let mistake = Mistake {
+                at,
+                code: "crew.syntax",
+                message: "this is not UTF-8".into(),
+                hint: "Save the file as UTF-8.".into(),
+            };
+            return Err(placed(path, &before, vec![mistake]));
+        }
+    };
+    let tree = match parse(&text) {
+        Ok(tree) => tree,
+        Err((at, said)) => {
+            let mistake = Mistake {
+                at: at.unwrap_or(Place { line: 1, column: 1 }),
+                code: "crew.syntax",
+                message: format!("this is not YAML: {said}"),
+                hint: "Look at the indentation, and at brackets and quotes left open; a text with `: ` or ` #` in it stands in quotes.".into(),
+            };
+            return Err(placed(path, &text, vec![mistake]));
+        }
+    };
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let folder = match parent.unwrap_or(Path::new(".")).canonicalize() {
+        Ok(folder) => folder,
+        Err(fault) => {
+            let message = format!("is in a folder that cannot be read: {fault}");
+            return Err(unplaced(
+                "crew.unreadable",
+                message,
+                "Check its permissions.",
+            ));
+        }
+    };
+    let mut mistakes = Vec::new();
+    let written = shape::read(&tree, &mut mistakes);
+    let mut resolver = Resolver {
+        tree: &tree,
+        folder,
+        mistakes,
+    };
+    resolver.literals();
+    let crew = resolver.crew(written);
+    match crew {
+        Some(crew) if resolver.mistakes.is_empty() => Ok(crew),
+        _ => Err(placed(path, &text, resolver.mistakes)),
+    }
+}
+
+/// The mistakes as people see them, in the order of the file.
+fn placed(path: &Path, text: &str, mut mistakes: Vec<Mistake>) -> Vec<CrewError> {
+    mistakes.sort_by_key(|mistake| (mistake.at, mistake.code));
+    mistakes.dedup_by_key(|mistake| (mistake.at, mistake.code));
+    let lines: Vec<&str> = text.lines().collect();
+    let excerpt = |mistake: &Mistake| {
+        let line = lines.get(mistake.at.line - 1).copied().unwrap_or("");
+        // What is no handle of a secret may be the secret.
+        let here = mistakes
+            .iter()
+            .filter(|other| other.at.line == mistake.at.line);
+        let secrets = here.filter(|other| other.code == "crew.secret");
+        let kept = secrets.map(|other| other.at.column - 1).min();
+        let kept = kept.unwrap_or(EXCERPT_CHARS_MAX).min(EXCERPT_CHARS_MAX);
+        let mut shown: String = line.chars().take(kept).collect();
+        if line.chars().nth(kept).is_some() {
+            shown.push('…');
+        }
+        let shown = secret::masked(&shown);
+        let printable = |c: char| if c.is_control() { ' ' } else { c };
+        shown.chars().map(printable).collect()
+    };
+    let errors = mistakes.iter().take(MISTAKES_MAX).map(|mistake| CrewError {
+        code: mistake.code,
+        file: path.to_owned(),
+        place: Some(mistake.at),
+        excerpt: excerpt(mistake),
+        message: mistake.message.clone(),
+        hint: mistake.hint.clone(),
+    });
+    errors.collect()
+}
+
+enum Unread {
+    /// A folder, a device, a pipe: reading may never end.
+    NoFile,
+    TooLarge,
+    Fault(std::io::Error),
+}
+
+fn bytes_of(path: &Path, most: usize) -> Result<Vec<u8>, Unread> {
+    // Asked before it is opened: opening a pipe waits for its writer.
+    if !path.metadata().map_err(Unread::Fault)?.is_file() {
+        return Err(Unread::NoFile);
+    }
+    let file = File::open(path).map_err(Unread::Fault)?;
+    let mut bytes = Vec::new();
+    let taken = file.take(most as u64 + 1).read_to_end(&mut bytes);
+    taken.map_err(Unread::Fault)?;
+    if bytes.len() > most {
+        return Err(Unread::TooLarge);
+    }
+    Ok(bytes)
+}
+
+struct Resolver<'a> {
+    tree: &'a Node,
+    folder: PathBuf,
+    mistakes: Vec<Mistake>,
+}
+
+impl Resolver<'_> {
+    fn wrong(
+        &mut self,
+        pointer: &str,
+        code: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let at = self.tree.find(pointer).at;
+        self.wrong_at(at, code, message, hint);
+    }
+
+    fn wrong_at(
+        &mut self,
+        at: Place,
+        code: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.mistakes.push(Mistake {
+            at,
+            code,
+            message: message.into(),
+            hint: hint.into(),
+        });
+    }
+
+    /// Keys written where anybody can read them.
+    fn literals(&mut self) {
+        let tree = self.tree;
+        tree.walk(&mut |node| {
+            if matches!(&node.kind, Kind::Text(text) if secret::has_literal(text)) {
+                self.wrong_at(
+                    node.at,
+                    "crew.secret",
+                    "this looks like a key",
+                    "Take it out, and make a new one if the file was ever shared. Write `secret://NAME` and set the environment variable CHARGEHAND_SECRET_NAME.",
+                );
+            }
+        });
+    }
+
+    fn crew(&mut self, written: CrewFile) -> Option<Crew> {
+        let models = self.models(written.models.unwrap_or_default());
+        let budget = self.budget(&written.budget.unwrap_or_default());
+        let supervisor = self.supervisor(written.supervisor.unwrap_or_default());
+        let tools = written.tools.unwrap_or_default();
+        let files = tools.files.and_then(|files| self.files(files.root?));
+        let commands = tools.commands.into_iter();
+        let commands = commands.filter_map(|(name, tool)| {
+            let tool = self.command(&name, tool)?;
+            Some((name, tool))
+        });
+        let commands: BTreeMap<_, _> = commands.collect();
+        let agents = written.agents.unwrap_or_default().into_iter();
+        let agents = agents.filter_map(|(name, agent)| {
+            let agent = self.agent(&name, agent)?;
+            Some((name, agent))
+        });
+        let agents = agents.collect();
+        let approve = written.policies.and_then(|policies| policies.approve);
+        let approve = self.granted("/policies/approve", approve.unwrap_or_default());
+        let mut crew = Crew {
+            name: written.name?,
+            description: written.description.unwrap_or_default(),
+            models,
+            budget,
+            supervisor: supervisor?,
+            agents,
+            tools: commands,
+            files,
+            approve,
+            folder: self.folder.clone(),
+            digest: String::new(),
+        };
+        let bytes = serde_json::to_vec(&crew).ok()?;
+        crew.digest = hex(&Sha256::digest(bytes));
+        Some(crew)
+    }
+
+    fn models(&mut self, written: BTreeMap<String, ModelFile>) -> BTreeMap<String, CrewModel> {
+        let mut models = BTreeMap::new();
+        for (name, model) in written {
+            let below = format!("/models/{}", escaped(&name));
+            let (at, settings) = match model {
+                ModelFile::Short(model) => {
+                    let settings = ModelSettings {
+                        model: Some(model),
+                        ..ModelSettings::default()
+                    };
+                    (below.clone(), settings)
+                }
+                ModelFile::Full(settings) => (format!("{below}/model"), settings),
+            };
+            if let Some(url) = &settings.base_url {
+                self.base_url(&format!("{below}/base_url"), url);
+            }
+            if let Some(fallback) = &settings.fallback {
+                self.model_known(&format!("{below}/fallback"), fallback);
+            }
+            let model = settings.model.as_deref().unwrap_or_default();
+            let Ok(model) = model.parse::<ModelName>() else {
+                if !model.is_empty() {
+                    self.provider_unknown(&at, model);
+                }
+                continue;
+            };
+            let model = CrewModel {
+                model,
+                base_url: settings.base_url,
+                key: settings.key.as_deref().and_then(Secret::parse),
+                fallback: settings.fallback,
+                tokens_max: settings.tokens_max,
+                temperature: settings.temperature,
+            };
+            models.insert(name, model);
+        }
+        self.fallback_cycles(&models);
+        models
+    }
+
+    fn provider_unknown(&mut self, pointer: &str, model: &str) {
+        use crate::model::Provider;
+        let known = Provider::ALL.map(Provider::as_str);
+        let provider = model.split('/').next().unwrap_or_default();
+        let hint = match nearest(provider, known.into_iter()) {
+            Some(meant) => format!("Did you mean `{meant}`?"),
+            None => format!(
+                "Use one of {}; what speaks like OpenAI is `openai` with a `base_url`.",
+                known.join(", ")
+            ),
+        };
+        let message = format!("there is no provider `{}`", shown(provider));
+        self.wrong(pointer, "crew.reference", message, hint);
+    }
+
+    fn base_url(&mut self, pointer: &str, url: &str) {
+        let parsed = reqwest::Url::parse(url).ok();
+        let good = parsed.is_some_and(|url| {
+            let web = matches!(url.scheme(), "http" | "https") && url.host().is_some();
+            web && url.username().is_empty() && url.password().is_none()
+        });
+        if !good {
+            let hint = "Write it in full, such as `http://127.0.0.1:8000/v1`, without a user's name; a key belongs to `key`.";
+            // Not shown: it may have a password in it.
+            self.wrong(pointer, "crew.secret", "this is no such address", hint);
+        }
+    }
+
+    fn fallback_cycles(&mut self, models: &BTreeMap<String, CrewModel>) {
+        for start in models.keys() {
+            let mut way = vec![start];
+            while let Some(next) = models
+                .get(way[way.len() - 1])
+                .and_then(|m| m.fallback.as_ref())
+            {
+                if next == start {
+                    // A cycle is told once, at the first of its names.
+                    if way.iter().all(|name| *name >= start) {
+                        way.push(start);
+                        let way: Vec<&str> = way.iter().map(|name| name.as_str()).collect();
+                        self.wrong(
+                            &format!("/models/{}/fallback", escaped(start)),
+                            "crew.cycle",
+                            format!("these models fall back on each other: {}", way.join(" → ")),
+                            "Leave out the `fallback` of one of them.",
+                        );
+                    }
+                    break;
+                }
+                if way.contains(&next) {
+                    break;
+                }
+                way.push(next);
+            }
+        }
+    }
+
+    /// The names below a key as they were written, right or wrong.
+    fn names(&self, pointer: &str) -> Vec<String> {
+        let node = match pointer.is_empty() {
+            true => Some(self.tree),
+            false => self.tree.entry(pointer).map(|entry| &entry.value),
+        };
+        node.map_or_else(Vec::new, |node| node.keys().map(str::to_owned).collect())
+    }
+
+    fn model_known(&mut self, pointer: &str, name: &str) {
+        let known = self.names("models");
+        if known.iter().any(|known| known == name) {
+            return;
+        }
+        let meant = nearest(name, known.iter().map(String::as_str));
+        let hint = match meant {
+            Some(meant) => format!("Did you mean `{meant}`?"),
+            None => format!("The models are: {}.", listed(&known)),
+        };
+        let message = format!("there is no model `{}` under `models`", shown(name));
+        self.wrong(pointer, "crew.reference", message, hint);
+    }
+
+    /// The model that is named, or the only one there is.
+    fn model_of(&mut self, owner: &str, named: Option<String>) -> Option<String> {
+        let pointer = format!("{owner}/model");
+        if let Some(name) = named {
+            self.model_known(&pointer, &name);
+            return Some(name);
+        }
+        // What was written in a wrong way has been told.
+        if self
+            .tree
+            .find(owner)
+            .entry("model")
+            .is_some_and(|entry| !matches!(entry.value.kind, Kind::Null))
+        {
+            return None;
+        }
+        let mut known = self.names("models");
+        known.dedup();
+        if known.len() > 1 {
+            let who = owner.trim_start_matches('/').replace('/', ".");
+            let at = self.tree.key_place(owner);
+            let message = format!("`{who}` must say its model, as there are several");
+            let hint = format!("Add `model:` with one of: {}.", listed(&known));
+            self.wrong_at(at, "crew.missing_key", message, hint);
+        }
+        known.pop()
+    }
+
+    fn budget(&mut self, written: &BudgetFile) -> Budget {
+        let usual = Budget::default();
+        let wall = written.wall.as_deref();
+        let wall = wall.and_then(|text| self.duration("/budget/wall", text, WALL_TIME));
+        Budget {
+            tokens: written.tokens.unwrap_or(usual.tokens),
+            usd_micros: written.usd.map_or(usual.usd_micros, |usd| {
+                // At most a hundred thousand million: exact.
+                (usd * 1_000_000.0).round() as u64
+            }),
+            calls: written.calls.unwrap_or(usual.calls),
+            wall_ms: wall.map_or(usual.wall_ms, |wall| wall.as_millis() as u64),
+            depth: written.depth.unwrap_or(usual.depth),
+            fan_out: written.fan_out.unwrap_or(usual.fan_out),
+        }
+    }
+
+    fn duration(
+        &mut self,
+        pointer: &str,
+        text: &str,
+        (least, most): (Duration, Duration),
+    ) -> Option<Duration> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let ms: u64 = match &text[digits.len()..] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        let duration = Duration::from_millis(digits.parse::<u64>().ok()?.saturating_mul(ms));
+        if duration < least || duration > most {
+            let message = format!("{text} is out of bounds");
+            let hint = format!("Use {} to {}.", spoken(least), spoken(most));
+            self.wrong(pointer, "crew.value", message, hint);
+            return None;
+        }
+        Some(duration)
+    }
+
+    fn supervisor(&mut self, written: SupervisorFile) -> Option<Supervisor> {
+        let instructions = self.instructions(
+            "/supervisor",
+            written.instructions,
+            written.instructions_file,
+        );
+        let model = if self.tree.entry("supervisor").is_some() {
+            self.model_of("/supervisor", written.model)
+        } else {
+            let mut known = self.names("models");
+            known.dedup();
+            if known.len() > 1 {
+                let message = "nothing says which model supervises, and there are several";
+                let hint = format!(
+                    "Add `supervisor: {{model: …}}` with one of: {}.",
+                    listed(&known)
+                );
+                self.wrong_at(
+                    self.tree.key_place("/models"),
+                    "crew.missing_key",
+                    message,
+                    hint,
+                );
+            }
+            known.pop()
+        };
+        Some(Supervisor {
+            model: model?,
+            instructions: instructions.unwrap_or_default(),
+            replans: written.replans.unwrap_or(3),
+            rounds: written.rounds.unwrap_or(20),
+        })
+    }
+
+    fn agent(&mut self, name: &str, written: AgentFile) -> Option<Agent> {
+        let owner = format!("/agents/{}", escaped(name));
+        let told = {
+            let node = self.tree.find(&owner);
+            node.entry("instructions").is_some() || node.entry("instructions_file").is_some()
+        };
+        let instructions =
+            self.instructions(&owner, written.instructions, written.instructions_file);
+        if !told {
+            let at = self.tree.key_place(&owner);
+            let message = format!("`agents.{}` has no instructions", shown(name));
+            let hint = "Add `instructions:` with who it is and how it works, or `instructions_file:` with the name of a file.";
+            self.wrong_at(at, "crew.missing_key", message, hint);
+        } else if instructions
+            .as_ref()
+            .is_some_and(|text| text.trim().is_empty())
+        {
+            let at = self.tree.key_place(&owner);
+            let message = format!("`agents.{}` has instructions without a word", shown(name));
+            self.wrong_at(at, "crew.value", message, "Say who it is and how it works.");
+        }
+        let model = self.model_of(&owner, written.model);
+        let tools = self.granted(&format!("{owner}/tools"), written.tools.unwrap_or_default());
+        Some(Agent {
+            version: written.version.unwrap_or(1),
+            description: written.description?,
+            model: model?,
+            instructions: instructions?,
+            tools,
+            rounds: written.rounds.unwrap_or(12),
+        })
+    }
+
+    /// Tools by name, each of which must exist, once.
+    fn granted(&mut self, pointer: &str, names: Vec<String>) -> BTreeSet<String> {
+        let own = self.names("tools");
+        let own: Vec<&str> = own
+            .iter()
+            .map(String::as_str)
+            .filter(|name| *name != "files")
+            .collect();
+        let known: Vec<&str> = own
+            .iter()
+            .copied()
+            .chain(BUILT_IN.iter().copied())
+            .collect();
+        let rooted = self.tree.find("/tools/files").entry("root").is_some();
+        let mut granted = BTreeSet::new();
+        for (index, name) in names.into_iter().enumerate() {
+            let at = format!("{pointer}/{index}");
+            if name.is_empty() {
+                // It was no name, which has been told.
+                continue;
+            }
+            if !known.contains(&name.as_str()) {
+                let hint = match nearest(&name, known.iter().copied()) {
+                    Some(meant) => format!("Did you mean `{meant}`?"),
+                    None => format!(
+                        "There are: {}. A program of yours is described under `tools`.",
+                        known.join(", ")
+                    ),
+                };
+                let message = format!("there is no tool `{}`", shown(&name));
+                self.wrong(&at, "crew.reference", message, hint);
+            } else if name.starts_with("files.") && !own.contains(&name.as_str()) && !rooted {
+                let message = format!("`{name}` needs a folder that it sees");
+                let hint = "Add `tools: {files: {root: ./data}}`.";
+                self.wrong(&at, "crew.reference", message, hint);
+            } else if granted.contains(&name) {
+                let message = format!("`{name}` is here twice");
+                self.wrong(&at, "crew.duplicate", message, "Keep one of them.");
+            }
+            granted.insert(name);
+        }
+        granted
+    }
+
+    fn instructions(
+        &mut self,
+        owner: &str,
+        here: Option<String>,
+        file: Option<String>,
+    ) -> Option<String> {
+        let pointer = format!("{owner}/instructions_file");
+        match (here, file) {
+            (Some(_), Some(_)) => {
+                let at = self.tree.key_place(&pointer);
+                let message = "there are `instructions` and `instructions_file`";
+                self.wrong_at(at, "crew.value", message, "Keep one of them.");
+                None
+            }
+            (Some(text), None) => Some(text),
+            (None, Some(file)) => self.instructions_file(&pointer, &file),
+            (None, None) => None,
+        }
+    }
+
+    fn instructions_file(&mut self, pointer: &str, file: &str) -> Option<String> {
+        let path = self.folder.join(file).canonicalize();
+        let path = match path {
+            Ok(path) if path.starts_with(&self.folder) => path,
+            Ok(_) => {
+                let message = format!("`{}` is outside of the crew file's folder", shown(file));
+                let hint = "Copy it there: what a crew says shall be in one place. A link that leads out of the folder does not help.";
+                self.wrong(pointer, "crew.path", message, hint);
+                return None;
+            }
+            Err(fault) => {
+                let message = format!("`{}` cannot be read: {fault}", shown(file));
+                let hint = "The path is from the crew file's folder on.";
+                self.wrong(pointer, "crew.path", message, hint);
+                return None;
+            }
+        };
+        let (code, message, hint) =
+            match bytes_of(&path, 4 * INSTRUCTIONS_CHARS_MAX).map(String::from_utf8) {
+                Ok(Ok(text)) if text.chars().count() > INSTRUCTIONS_CHARS_MAX => too_long(file),
+                Ok(Ok(text)) if secret::has_literal(&text) => (
+                    "crew.secret",
+                    format!("`{}` holds something that looks like a key", shown(file)),
+                    "Take it out of the file, and make a new one if the file was ever shared.",
+                ),
+                Ok(Ok(text)) => return Some(text),
+                Ok(Err(_)) => (
+                    "crew.path",
+                    format!("`{}` is not UTF-8", shown(file)),
+                    "Save the file as UTF-8.",
+                ),
+                Err(Unread::TooLarge) => too_long(file),
+                Err(Unread::NoFile) => (
+                    "crew.path",
+                    format!("`{}` is not a file", shown(file)),
+                    "Name a file with text.",
+                ),
+                Err(Unread::Fault(fault)) => (
+                    "crew.path",
+                    format!("`{}` cannot be read: {fault}", shown(file)),
+                    "Check its permissions.",
+                ),
+            };
+        self.wrong(pointer, code, message, hint);
+        None
+    }
+
+    fn files(&mut self, root: String) -> Option<Files> {
+        let path = self.folder.join(&root).canonicalize();
+        let message = match path {
+            Ok(path) if path.is_dir() => return Some(Files { root, path }),
+            Ok(_) => format!("`{}` is not a folder", shown(&root)),
+            Err(fault) => format!("the folder `{}` cannot be read: {fault}", shown(&root)),
+        };
+        let hint = "The path is from the crew file's folder on; make the folder first.";
+        self.wrong("/tools/files/root", "crew.path", message, hint);
+        None
+    }
+
+    fn command(&mut self, name: &str, written: CommandFile) -> Option<CommandTool> {
+        let owner = format!("/tools/{}", escaped(name));
+        if BUILT_IN.contains(&name) {
+            let at = self.tree.key_place(&owner);
+            let message = format!("`{name}` is the name of a built-in tool");
+            self.wrong_at(at, "crew.name", message, "Give yours another name.");
+        }
+        let program = written.command.as_deref();
+        let program = program.and_then(|line| self.program(&format!("{owner}/command"), line));
+        let input = written.input.map(Value::Object);
+        let output = written.output.map(Value::Object);
+        let sensitive = written.sensitive.unwrap_or_default();
+        if let Some(input) = &input {
+            self.schema(&format!("{owner}/input"), input);
+            if input["type"] != "object" {
+                let message =
+                    "the arguments of a tool are an object, which this schema does not say";
+                let hint = "Add `type: object` and `properties:` with the arguments.";
+                self.wrong(&format!("{owner}/input"), "crew.schema", message, hint);
+            }
+            let known = input["properties"].as_object();
+            let known: Vec<&str> = known
+                .map(|map| map.keys().map(String::as_str).collect())
+                .unwrap_or_default();
+            for (index, argument) in sensitive.iter().enumerate() {
+                if known.contains(&argument.as_str()) || argument.is_empty() {
+                    continue;
+                }
+                let hint = match nearest(argument, known.iter().copied()) {
+                    Some(meant) => format!("Did you mean `{meant}`?"),
+                    None => format!("The arguments are: {}.", known.join(", ")),
+                };
+                let message = format!("there is no argument `{}` in `input`", shown(argument));
+                self.wrong(
+                    &format!("{owner}/sensitive/{index}"),
+                    "crew.reference",
+                    message,
+                    hint,
+                );
+            }
+        }
+        if let Some(output) = &output {
+            self.schema(&format!("{owner}/output"), output);
+        }
+        let timeout = written.timeout.as_deref();
+        let timeout =
+            timeout.and_then(|text| self.duration(&format!("{owner}/timeout"), text, TOOL_TIME));
+        let mut env = BTreeMap::new();
+        for (variable, value) in written.env.unwrap_or_default() {
+            let at = format!("{owner}/env/{}", escaped(&variable));
+            let value = match Secret::parse(&value) {
+                Some(secret) => EnvValue::Secret(secret),
+                None if value.starts_with("secret:") => {
+                    let hint = "Write `secret://NAME` with capital letters, digits and underscores; it is the environment variable CHARGEHAND_SECRET_NAME.";
+                    self.wrong(&at, "crew.secret", "this is no handle of a secret", hint);
+                    continue;
+                }
+                None if command::is_secret(&variable, &value) && !value.is_empty() => {
+                    let message = format!(
+                        "`{}` is set to a secret itself, as its name says",
+                        shown(&variable)
+                    );
+                    let hint = "Write `secret://NAME` and set the environment variable CHARGEHAND_SECRET_NAME.";
+                    self.wrong(&at, "crew.secret", message, hint);
+                    continue;
+                }
+                None => EnvValue::Text(value),
+            };
+            env.insert(variable, value);
+        }
+        Some(CommandTool {
+            command: written.command?,
+            description: written.description?,
+            input: input?,
+            output,
+            timeout: timeout.unwrap_or(Duration::from_secs(30)),
+            effect: match written.effect.unwrap_or(EffectFile::AtMostOnce) {
+                EffectFile::Pure => EffectClass::Pure,
+                EffectFile::Keyed => EffectClass::Keyed,
+                EffectFile::VerifyFirst => EffectClass::VerifyFirst,
+                EffectFile::AtMostOnce => EffectClass::AtMostOnce,
+            },
+            sensitive: sensitive
+                .into_iter()
+                .filter(|name| !name.is_empty())
+                .collect(),
+            category: written.category.unwrap_or_else(|| "command".into()),
+            env,
+            program,
+        })
+    }
+
+    /// The digest of the program's file, if the command line names one by its path. A program on the
+    /// PATH may come and go: whether it is there is asked when it is needed.
+    fn program(&mut self, pointer: &str, line: &str) -> Option<String> {
+        if line.trim().is_empty() {
+            self.wrong(
+                pointer,
+                "crew.value",
+                "there is no program",
+                "Name a program to run.",
+            );
+            return None;
+        }
+        let program = command::program_of(line).filter(|program| program.contains('/'))?;
+        let path = self.folder.join(&program);
+        match command::check_file(&path, &program) {
+            Ok(()) => digest_of(&path).ok(),
+            Err(error) => {
+                let hint = match error.code {
+                    "command.not_found" => "The path is from the crew file's folder on.".to_owned(),
+                    _ => error.hint,
+                };
+                self.wrong(pointer, "crew.path", error.message, hint);
+                None
+            }
+        }
+    }
+
+    fn schema(&mut self, pointer: &str, schema: &Value) {
+        if let Err(fault) = crate::tool::compiled(schema) {
+            let at = format!("{pointer}{}", fault.instance_path().as_str());
+            let message = match fault.kind() {
+                jsonschema::error::ValidationErrorKind::Referencing(why) => {
+                    format!("this schema refers to what cannot be had: {why}")
+                }
+                _ => format!(
+                    "{} cannot stand here in a JSON Schema",
+                    shape::quoted(fault.instance())
+                ),
+            };
+            let hint = "Schemas are of draft 2020-12, and refer to nothing outside of themselves.";
+            self.wrong(&at, "crew.schema", message, hint);
+        }
+    }
+}
+
+fn too_long(file: &str) -> (&'static str, String, &'static str) {
+    let message = format!(
+        "`{}` has more than {INSTRUCTIONS_CHARS_MAX} characters",
+        shown(file)
+    );
+    let hint =
+        "Keep instructions short; give material as input or as files below `tools.files.root`.";
+    ("crew.too_large", message, hint)
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "none".into(),
+        names => names
+            .iter()
+            .map(|name| shown(name))
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
+}
+
+fn spoken(duration: Duration) -> String {
+    match duration.as_millis() {
+        ms @ 0..1_000 => format!("{ms} ms"),
+        ms @ 1_000..3_600_000 => format!("{} s", ms / 1_000),
+        ms @ 3_600_000..86_400_000 => format!("{} h", ms / 3_600_000),
+        ms => format!("{} days", ms / 86_400_000),
+    }
+}
+
+fn digest_of(path: &Path) -> std::io::Result<String> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut hash = Sha256::new();
+    hash.update(size.to_le_bytes());
+    let mut rest = file.take(PROGRAM_BYTES_MAX);
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        match rest.read(&mut chunk)? {
+            0 => return Ok(hex(&hash.finalize())),
+            read => hash.update(&chunk[..read]),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
