@@ -112,6 +112,16 @@ pub const ERRORS: &[Explained] = &[
         "Write large results to a file and print its name.",
     ),
     (
+        "crew.changed",
+        "The crew file, or what it refers to, is not what the run was planned for.",
+        "Put it back as it was, or cancel the run and start anew.",
+    ),
+    (
+        "crew.invalid",
+        "The crew file that an interrupted run needs has mistakes now.",
+        "See them with `chargehand crew check`.",
+    ),
+    (
         "crew.cycle",
         "Models of a crew file fall back on each other in a circle.",
         "Leave out the `fallback` of one of them.",
@@ -395,6 +405,11 @@ pub const ERRORS: &[Explained] = &[
         "plan.no_text",
         "The goal is about text, but the input has none.",
         "Check the input, or choose with `--skill`.",
+    ),
+    (
+        "resume.several_crews",
+        "Interrupted runs need different crew files.",
+        "Resume them one at a time.",
     ),
     (
         "resume.several_programs",

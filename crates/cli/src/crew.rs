@@ -4,6 +4,10 @@
 use crate::error::CliError;
 use crate::target::Site;
 use agent::command::CommandLimits;
+use agent::muster::muster;
+use agent::planning::{
+    ANSWER_KIND, AnswerHandler, Minds, PLAN_KIND, PlanHandler, WORK_KIND, WorkHandler,
+};
 use agent::worker::{COMMAND_KIND, CommandHandler, SkillHandler};
 use chargehand::{Running, Worker};
 use domain::error::{Code, Error};
@@ -12,7 +16,8 @@ use domain::name::Name;
 use protocol::v1::RunView;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Workers of one crew, at most: each may run a program of its own.
 pub(crate) const WORKERS_MAX: u32 = 1_000;
@@ -31,9 +36,57 @@ pub(crate) struct CrewPlan {
     /// The program that the workers run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) worker_command: Option<String>,
+    /// The crew file, when agents work, and the digest of all that it said: a run goes on with the
+    /// crew it was planned for, or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) crew_file: Option<PinnedCrew>,
     /// Tells this crew from others of the same server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tag: Option<String>,
+}
+
+/// A crew file, as a run was planned for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct PinnedCrew {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// What it said.
+    pub(crate) digest: String,
+}
+
+impl PinnedCrew {
+    /// The crew, if its file still says the same.
+    pub(crate) fn load(&self) -> Result<agent::crew::Crew, CliError> {
+        let path = self.path.display();
+        let crew = agent::crew::Crew::load(&self.path).map_err(|mistakes| {
+            let first = mistakes
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let hint = format!("See all of them with `chargehand crew check {path}`.");
+            CliError::caller(
+                "crew.invalid",
+                format!("the run's crew file: {first}"),
+                hint,
+            )
+        })?;
+        if crew.digest != self.digest {
+            return Err(CliError::caller(
+                "crew.changed",
+                format!("{path} is not the crew that the run was planned for"),
+                "Put the file and what it refers to back as they were, or cancel the run and start anew.",
+            ));
+        }
+        Ok(crew)
+    }
+}
+
+/// The minds of a crew, ready to be asked.
+pub(crate) fn minds(crew: &agent::crew::Crew) -> Result<Minds, CliError> {
+    muster(crew).map_err(|error| {
+        let hint = "Set the variable in the environment of this command; `chargehand crew check` lists what is missing.";
+        CliError::caller(error.code, error.message, hint)
+    })
 }
 
 impl CrewPlan {
@@ -121,6 +174,11 @@ pub(crate) async fn start(
         let command = own
             .clone()
             .find_map(|(goal, crew)| Some((goal, crew.worker_command.as_ref()?)));
+        let pinned = own.clone().find_map(|(_, crew)| crew.crew_file.as_ref());
+        let minds = match pinned {
+            Some(pinned) => Some(Arc::new(minds(&pinned.load()?)?)),
+            None => None,
+        };
         for name in names(workers, tag) {
             let mut worker = Worker::new(&name)?;
             if let Some(tag) = tag {
@@ -141,6 +199,12 @@ pub(crate) async fn start(
                         limits,
                     },
                 )?;
+            }
+            if let Some(minds) = &minds {
+                worker = worker
+                    .handle(PLAN_KIND, PlanHandler(Arc::clone(minds)))?
+                    .handle(WORK_KIND, WorkHandler(Arc::clone(minds)))?
+                    .handle(ANSWER_KIND, AnswerHandler(Arc::clone(minds)))?;
             }
             running.push(worker.start(site.api()).await?);
         }

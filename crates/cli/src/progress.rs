@@ -3,11 +3,13 @@
 
 use crate::output::{Output, cut, duration, say};
 use crate::reach::is_away;
+use agent::planning::{ANSWER_KIND, PLAN_KIND, WORK_KIND};
 use domain::event::Event;
 use domain::id::{RunId, TaskId};
 use domain::name::Name;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use protocol::ApiRead;
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -67,6 +69,7 @@ pub(crate) async fn follow(
 struct View {
     since: Instant,
     total: u64,
+    submitted: u64,
     completed: u64,
     failed: u64,
     labels: Labels,
@@ -86,11 +89,25 @@ struct Line {
     bar: Option<ProgressBar>,
 }
 
+/// What an agent's task is called.
+fn brief_label(kind: &str, input: &Value) -> Option<String> {
+    match kind {
+        PLAN_KIND => Some("the plan".into()),
+        ANSWER_KIND => Some("the answer".into()),
+        WORK_KIND => {
+            let (agent, objective) = (input["agent"].as_str()?, input["objective"].as_str()?);
+            Some(format!("{agent}: {}", cut(objective, 60)))
+        }
+        _ => None,
+    }
+}
+
 impl View {
     fn plain(total: u64) -> Self {
         Self {
             since: Instant::now(),
             total,
+            submitted: 0,
             completed: 0,
             failed: 0,
             labels: Labels::new(),
@@ -115,7 +132,18 @@ impl View {
     fn show(&mut self, event: &Event) {
         match event {
             Event::TaskSubmitted { task, spec, .. } => {
-                let source = &spec.input.value()["items"][0]["source"];
+                // A plan that is made on the way has more tasks than anybody knew.
+                self.submitted += 1;
+                self.total = self.total.max(self.submitted);
+                if let Some(live) = &self.live {
+                    live.bar.set_length(self.total);
+                }
+                let input = spec.input.value();
+                if let Some(label) = brief_label(spec.kind.as_str(), &input) {
+                    self.labels.insert(*task, label);
+                    return;
+                }
+                let source = &input["items"][0]["source"];
                 let label =
                     source["file"]
                         .as_str()

@@ -4,13 +4,15 @@
 use crate::crew::{self, CrewPlan};
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
-use crate::output::{Output, cut, duration, print, print_json, say};
+use crate::output::{Output, counted, cut, duration, print, print_json, say};
 use crate::progress;
 use crate::reach::patiently;
 use crate::run::SUPERVISOR;
 use crate::target::{Site, Target};
 use agent::command::check_program;
 use agent::input::Source;
+use agent::mind::Completeness;
+use agent::planning::Answered;
 use agent::supervisor::{Aggregated, OneResult, Supervisor};
 use chargehand::Running;
 use domain::id::RunId;
@@ -89,6 +91,17 @@ pub(crate) async fn go_on(
                 "{} runs with different worker programs are open",
                 commands.len()
             ),
+            "Resume them one at a time: `chargehand resume RUN`; see `chargehand runs list`.",
+        ));
+    }
+    let files: std::collections::BTreeSet<_> = crews
+        .iter()
+        .filter_map(|(_, crew)| crew.crew_file.as_ref())
+        .collect();
+    if files.len() > 1 {
+        return Err(CliError::caller(
+            "resume.several_crews",
+            format!("{} runs with different crew files are open", files.len()),
             "Resume them one at a time: `chargehand resume RUN`; see `chargehand runs list`.",
         ));
     }
@@ -260,11 +273,34 @@ fn plan_steps(view: &RunView) -> Value {
 /// Results that are listed; `tasks list` has the rest.
 const LISTED_MAX: usize = 50;
 
+/// The answer of a crew of agents, and what it cites.
+fn answer(view: &RunView) -> Option<String> {
+    let result = view.final_result.as_ref()?.value();
+    let answered: Answered = serde_json::from_value(result).ok()?;
+    let mut text = format!("{}\n\n", answered.text.trim());
+    if answered.status == Completeness::Partial {
+        text += "partial: a bound was reached before the end\n";
+    }
+    for source in &answered.sources {
+        let receipts = match source.receipts.len() {
+            0 => "no receipts".to_owned(),
+            n => counted(n, "receipt"),
+        };
+        let (number, agent) = (source.number, &source.agent);
+        text += &format!(
+            "  [{number}] {agent}: {} ({receipts})\n",
+            cut(&source.objective, 80)
+        );
+    }
+    Some(text.trim_end().to_owned())
+}
+
 fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
     let mut text = String::new();
+    let answer = answer(view);
     // What a program printed is listed in the result itself.
     let by_program = CrewPlan::of(view).is_ok_and(|crew| crew.worker_command.is_some());
-    if made.results.len() > 1 && !by_program {
+    if made.results.len() > 1 && !by_program && answer.is_none() {
         for result in made.results.iter().take(LISTED_MAX) {
             text += &format!("  {}\n", one_line(result));
         }
@@ -273,7 +309,7 @@ fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
         }
         text += "\n";
     }
-    text += &made.final_result;
+    text += answer.as_ref().unwrap_or(&made.final_result);
     let took = view.ended_at.map_or(0, |at| at.since_ms(view.created_at));
     text += &format!(
         "\n\n{} {} in {}",

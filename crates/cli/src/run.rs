@@ -1,15 +1,19 @@
 //! `chargehand run`: a goal and real input in, one result out.
 
-use crate::crew::{self, CrewPlan};
+use crate::crew::{self, CrewPlan, PinnedCrew};
+use crate::crew_file;
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::output::{Output, counted, say, whole};
 use crate::resume::{self, Told};
 use crate::target::Target;
 use agent::input::{Item, read_inputs};
+use agent::model::Provider;
+use agent::planning::{self, Goal, WORK_KIND};
 use agent::supervisor::{Plan, Supervisor, WORKERS_DEFAULT};
 use agent::worker::COMMAND_KIND;
 use agent::{command, plan, skill};
+use domain::command::RunStart;
 use domain::error::{Code, Error};
 use domain::limits::ATTEMPTS_MAX;
 use domain::name::Name;
@@ -18,6 +22,8 @@ use domain::retry::RetryPolicy;
 use domain::run::Crew;
 use domain::task::Priority;
 use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The supervisor of runs started here.
@@ -28,6 +34,7 @@ pub(crate) const SUPERVISOR: &str = "supervisor_1";
   chargehand run \"Analyze the sentiment of these customer reviews\" --input reviews/*.txt
   chargehand run \"Summarize the reports\" --input reports/ --workers 4
   chargehand run \"Find links and dates\" --skill text.extract --input notes.md
+  chargehand run \"Answer the open tickets\" --crew crew.yaml --input tickets.jsonl
   cat tickets.jsonl | chargehand run \"What language are these in?\" --input -
   chargehand run \"Check each row\" --input rows.csv --worker-command './check.py' --output json
 
@@ -55,6 +62,9 @@ pub(crate) struct Args {
     /// Run this program for each task, instead of a skill.
     #[arg(long, value_name = "COMMAND")]
     worker_command: Option<String>,
+    /// Let the agents of this crew file do it: their supervisor plans, they work, it answers.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["skill", "options", "worker_command", "tasks"])]
+    crew: Option<PathBuf>,
     /// How tasks are shared out: least-loaded, round-robin, weighted, capability, affinity.
     #[arg(long, default_value = "least-loaded", value_name = "NAME")]
     strategy: String,
@@ -70,6 +80,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<ExitCode, CliError> {
+    if let Some(file) = &args.crew {
+        let crew = match agent::crew::Crew::load(file) {
+            Ok(crew) => crew,
+            Err(mistakes) => {
+                crew_file::complain(&mistakes, output);
+                return Ok(ExitCode::from(2));
+            }
+        };
+        return run_crew(&args, file, &crew, target, output).await;
+    }
     let (plan, crew) = prepare(&args, target)?;
     let engine = target.open()?;
     let api = engine.api();
@@ -106,6 +126,101 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
     resume::work(&engine, workers, &supervisor, &[run], told).await
 }
 
+/// A goal for the agents of a crew file.
+async fn run_crew(
+    args: &Args,
+    file: &Path,
+    crew: &agent::crew::Crew,
+    target: &Target,
+    output: Output,
+) -> Result<ExitCode, CliError> {
+    plan::check_goal(&args.goal)?;
+    crew::check_workers(args.workers)?;
+    let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let workers = CrewPlan {
+        kind: Name::literal(WORK_KIND),
+        because: format!("the crew “{}”", crew.name),
+        workers: args.workers,
+        worker_command: None,
+        crew_file: Some(PinnedCrew {
+            path,
+            digest: crew.digest.clone(),
+        }),
+        tag: target.is_shared().then(crew::fresh_tag),
+    };
+    // What can be refused is refused before anything is stored.
+    crew::minds(crew)?;
+    let inputs = match args.input.as_slice() {
+        [] => Vec::new(),
+        named => read_inputs(named, &mut std::io::stdin().lock())?,
+    };
+    let goal = Goal {
+        goal: args.goal.clone(),
+        inputs: inputs.iter().map(|item| serde_json::json!(item)).collect(),
+    };
+    let queue = workers.tag.as_deref().map(crew::queue).transpose()?;
+    let members = crew::names(args.workers, workers.tag.as_deref());
+    let start = RunStart {
+        goal: args.goal.clone(),
+        supervisor: Name::literal(SUPERVISOR),
+        graph: planning::graph(&goal, queue)?,
+        crew: Crew {
+            strategy: args.strategy.parse()?,
+            members: members.into_iter().map(Member::new).collect(),
+        },
+        metadata: workers.metadata().into(),
+        key: None,
+        trace: None,
+    };
+    let engine = target.open()?;
+    let api = engine.api();
+    let supervisor = Supervisor::new(api.clone(), Name::literal(SUPERVISOR));
+    let interrupt = Interrupt::listen();
+    let position = api.event_wait(0, std::time::Duration::ZERO).await?;
+    let running = crew::start(&engine, &[(args.goal.clone(), workers)]).await?;
+    let run = match api.run_start(start).await {
+        Ok(run) => run,
+        Err(error) => {
+            crew::stop(&engine, running).await?;
+            return Err(error.into());
+        }
+    };
+    if output == Output::Text {
+        let models = crew.models.values().map(|model| model.model.to_string());
+        let models = models
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>();
+        let agents = counted(crew.agents.len(), "agent");
+        say(&format!(
+            "crew  {} — {agents}, {}",
+            crew.name,
+            models.join(", ")
+        ));
+        if crew
+            .models
+            .values()
+            .any(|model| model.model.provider == Provider::Scripted)
+        {
+            say("      scripted: answers come from a transcript, no model is asked");
+        }
+        let budget = &crew.budget;
+        say(&format!(
+            "      each task at most {} tokens and {} calls; at most {} briefs",
+            budget.tokens, budget.calls, budget.fan_out
+        ));
+        say(&format!("run   {run} {target}"));
+    }
+    let told = Told {
+        position,
+        total: 1,
+        target,
+        output,
+        interrupt,
+    };
+    resume::work(&engine, running, &supervisor, &[run], told).await
+}
+
 /// Everything that can be refused before anything is stored.
 fn prepare(args: &Args, target: &Target) -> Result<(Plan, CrewPlan), CliError> {
     plan::check_goal(&args.goal)?;
@@ -129,6 +244,7 @@ fn prepare(args: &Args, target: &Target) -> Result<(Plan, CrewPlan), CliError> {
         because,
         workers,
         worker_command: args.worker_command.clone(),
+        crew_file: None,
         tag: target.is_shared().then(crew::fresh_tag),
     };
     let members = crew::names(workers, crew.tag.as_deref())
