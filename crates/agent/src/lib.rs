@@ -16,6 +16,7 @@ pub mod command;
 pub mod crew;
 pub mod errors;
 pub mod gate;
+pub mod hands;
 pub mod input;
 pub mod mind;
 pub mod model;

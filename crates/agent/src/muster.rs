@@ -5,7 +5,8 @@
 
 use crate::crew::{Agent, Crew, CrewModel};
 use crate::gate::Gate;
-use crate::mind::{Bounds, Mind, NoHands, Seat};
+use crate::hands::NoHands;
+use crate::mind::{Bounds, Mind, Seat};
 use crate::model::{Fault, Key, ModelError, Provider, Settings, connect};
 use crate::planning::{Member, Minds, PLANNER_BOUNDS};
 use std::collections::BTreeMap;

@@ -4,7 +4,8 @@
 //! it would say the same again, and it counts how often it is asked.
 
 use agent::gate::Gate;
-use agent::mind::{Bounds, Brief, Completeness, Envelope, Hands, Mind, NoHands, Seat};
+use agent::hands::{Hands, NoHands};
+use agent::mind::{Bounds, Brief, Completeness, Envelope, Mind, Seat};
 use agent::model::{
     Answer, Ask, Call, Fault, Listener, Model, ModelError, Stop, ToolSpec, Turn, Usage,
 };
@@ -91,8 +92,8 @@ impl Hands for Till {
             input: json!({"type": "object", "properties": {"cents": {"type": "integer"}}}),
         }]
     }
-    fn effect(&self, tool: &str) -> Option<EffectClass> {
-        (tool == "charge").then_some(self.effect)
+    fn known(&self, tool: &str) -> Option<(String, EffectClass)> {
+        (tool == "charge").then(|| (tool.to_owned(), self.effect))
     }
     async fn call(&self, tool: &str, arguments: &Value, key: &str) -> Result<Value, Failure> {
         self.world.moment().await;

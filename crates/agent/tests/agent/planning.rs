@@ -1,7 +1,8 @@
 //! A crew of minds on a real engine: plan, work, check, answer; and a crash at every moment of it.
 
 use crate::mind::{PATIENCE, Till, Told, World, calls, mind, model, one_life, says};
-use agent::mind::{Completeness, Mind, NoHands};
+use agent::hands::NoHands;
+use agent::mind::{Completeness, Mind};
 use agent::model::{Answer, Ask, ModelError, Turn};
 use agent::planning::{
     ANSWER_KIND, AnswerHandler, Answered, Goal, Member, Minds, PLAN_KIND, PlanHandler, WORK_KIND,
