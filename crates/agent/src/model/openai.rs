@@ -207,3 +207,22 @@ fn call_delta(
     }
     draft.arguments(place, text_at(call, "/function/arguments"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_decides_how_tokens_are_bounded() {
+        for (host, bound, other) in [
+            ("api.openai.com", "max_completion_tokens", "max_tokens"),
+            ("me.openai.azure.com", "max_completion_tokens", "max_tokens"),
+            ("openrouter.ai", "max_tokens", "max_completion_tokens"),
+            ("127.0.0.1", "max_tokens", "max_completion_tokens"),
+        ] {
+            let body = body(&Ask::default(), host);
+            assert_eq!(body[bound], 4_096, "{host}");
+            assert!(body.get(other).is_none(), "{host}");
+        }
+    }
+}

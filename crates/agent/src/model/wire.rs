@@ -8,7 +8,7 @@
 
 use super::{
     ANSWER_BYTES_MAX, Answer, Ask, CALLS_MAX, Call, Delta, Fault, Key, Listener, Model, ModelError,
-    Provider, Stop, TOKENS_DEFAULT, Usage,
+    Provider, Stop, TOKENS_DEFAULT, Turn, Usage,
 };
 use async_trait::async_trait;
 use chargehand::sse;
@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 /// Until a connection stands.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// For the last bytes after an answer's end, so that the connection can be used again.
-const REST_TIME: Duration = Duration::from_millis(50);
+const REST_TIME: Duration = Duration::from_millis(500);
 /// Longest pause that a provider is believed to want.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of one stream. Around an answer there is a lot: every few letters come in an envelope.
@@ -118,6 +118,16 @@ pub(super) fn arguments_object(arguments: &Value) -> Value {
     match arguments {
         Value::Object(_) => arguments.clone(),
         other => json!({ "unreadable": other }),
+    }
+}
+
+/// Whether a turn has nothing in it: a model may answer nothing, and some providers refuse to be
+/// told so.
+pub(super) fn is_empty(turn: &Turn) -> bool {
+    match turn {
+        Turn::User { .. } => false,
+        Turn::Model { text, calls } => text.is_empty() && calls.is_empty(),
+        Turn::Tools { results } => results.is_empty(),
     }
 }
 
@@ -664,9 +674,11 @@ pub(super) fn refused(status: Option<u16>, body: &Value) -> ModelError {
             }
         }),
     };
-    let words = match said {
-        "" => "it says no more".to_owned(),
-        said => cut(said, WORDS_BYTES_MAX),
+    let words = match (said, body) {
+        ("", Value::String(_)) => "it says no more".to_owned(),
+        // Words in a form of its own are still better than none.
+        ("", other) => cut(&other.to_string(), WORDS_BYTES_MAX),
+        (said, _) => cut(said, WORDS_BYTES_MAX),
     };
     let message = match status {
         Some(status) => format!("answered {status}: {words}"),

@@ -3,6 +3,7 @@
 mod command;
 mod crew;
 mod input;
+mod model;
 mod pattern;
 mod plan;
 mod preemption;
