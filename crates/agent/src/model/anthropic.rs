@@ -11,9 +11,11 @@
 //! Deliberately absent: thinking blocks (models that think anyway do so unseen), prompt caching
 //! marks, and everything in beta.
 
+use super::draft::Draft;
+use super::refusal::refused;
 use super::wire::{
-    Dialect, Draft, Framing, Reader, arguments_object, count_at, is_empty, parsed, refused, set,
-    temperature, text_at, tokens_max,
+    Dialect, Framing, Reader, arguments_object, count_at, is_empty, parsed, set, temperature,
+    text_at, tokens_max,
 };
 use super::{Ask, Listener, ModelError, Provider, Stop, Turn};
 use serde_json::{Map, Value, json};

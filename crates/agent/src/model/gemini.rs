@@ -10,9 +10,11 @@
 //! Deliberately absent: thoughts, safety settings, grounding, cached contents. Second-generation
 //! models refuse tools together with an output schema; that refusal is shown as it is.
 
+use super::draft::{Draft, MADE_UP};
+use super::refusal::refused;
 use super::wire::{
-    Dialect, Draft, Framing, MADE_UP, Reader, arguments_object, count_at, is_empty, parsed,
-    refused, set, temperature, text_at, tokens_max,
+    Dialect, Framing, Reader, arguments_object, count_at, is_empty, parsed, set, temperature,
+    text_at, tokens_max,
 };
 use super::{Ask, Call, Fault, Listener, ModelError, Provider, Stop, Turn, Usage};
 use serde_json::{Value, json};

@@ -39,6 +39,8 @@ pub(super) struct Server {
     pub(super) requests: mpsc::UnboundedReceiver<Request>,
     /// Connections that were made to it.
     pub(super) connections: Arc<AtomicUsize>,
+    /// A connection has ended.
+    pub(super) gone: Arc<Notify>,
 }
 
 impl Server {
@@ -55,18 +57,24 @@ pub(super) async fn serve(reply: Reply) -> Server {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (told, requests) = mpsc::unbounded_channel();
     let connections = Arc::new(AtomicUsize::new(0));
-    let count = connections.clone();
+    let gone = Arc::new(Notify::new());
+    let (count, ended) = (connections.clone(), gone.clone());
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             count.fetch_add(1, Ordering::SeqCst);
             socket.set_nodelay(true).unwrap();
-            tokio::spawn(converse(socket, reply.clone(), told.clone()));
+            let (reply, told, ended) = (reply.clone(), told.clone(), ended.clone());
+            tokio::spawn(async move {
+                converse(socket, reply, told).await;
+                ended.notify_one();
+            });
         }
     });
     Server {
         url,
         requests,
         connections,
+        gone,
     }
 }
 

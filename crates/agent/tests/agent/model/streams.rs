@@ -240,6 +240,20 @@ fn an_answer_has_bounds() {
     let error = whole(Provider::Anthropic, &events(&[start, &arguments])).unwrap_err();
     assert_eq!(error.fault, Fault::Broken);
 
+    // What is said again as a whole does not count twice.
+    let arguments = json!({"n": mebibyte[..700_000]})
+        .to_string()
+        .replace('"', "\\\"");
+    let twice = events(&[
+        r#"{"type":"response.output_item.added","item":{"type":"function_call","call_id":"a"}}"#,
+        &format!(r#"{{"type":"response.function_call_arguments.delta","delta":"{arguments}"}}"#),
+        &format!(r#"{{"type":"response.function_call_arguments.done","arguments":"{arguments}"}}"#),
+        r#"{"type":"response.completed","response":{}}"#,
+    ]);
+    let answer = whole(Provider::OpenaiResponses, &twice).unwrap();
+    let said = answer.calls[0].arguments["n"].as_str().unwrap();
+    assert_eq!(said.len(), 700_000);
+
     let calls = |n: usize| {
         let calls: Vec<_> = (0..n)
             .map(|n| json!({"function": {"name": "go", "arguments": {"n": n}}}))
@@ -394,6 +408,14 @@ fn why_a_model_stopped_is_told() {
         (Openai, chat("{}", "tool_calls"), Stop::Done),
         (OpenaiResponses, response("max_output_tokens"), Stop::Length),
         (OpenaiResponses, response("content_filter"), Stop::Refused),
+        (
+            OpenaiResponses,
+            events(&[
+                r#"{"type":"response.refusal.delta","delta":"No."}"#,
+                r#"{"type":"response.completed","response":{}}"#,
+            ]),
+            Stop::Refused,
+        ),
         (Anthropic, message("max_tokens"), Stop::Length),
         (Anthropic, message("refusal"), Stop::Refused),
         (Anthropic, message("stop_sequence"), Stop::Done),
@@ -415,4 +437,26 @@ fn why_a_model_stopped_is_told() {
     }
     let error = whole(Gemini, &candidate("MALFORMED_FUNCTION_CALL")).unwrap_err();
     assert_eq!(error.fault, Fault::Broken);
+}
+
+// Whoever waits no longer drops the future; the provider hears that from the connection.
+#[tokio::test]
+async fn dropping_the_future_gives_up() {
+    for provider in SPOKEN {
+        let text = String::from_utf8(recorded(provider, "text")).unwrap();
+        let begun = text.find("Grüezi").unwrap();
+        let begun = begun + text[begun..].find("\n").unwrap() + 2;
+        let server = serve(Reply::Stuck(text.as_bytes()[..begun].to_vec())).await;
+        let model = model_at(provider, &server.url);
+        let heard = Notify::new();
+        let mut listener = |_: Delta<'_>| heard.notify_one();
+        let ask = hello();
+        tokio::select! {
+            answer = model.ask(&ask, &mut listener) => panic!("{provider}: {answer:?}"),
+            () = heard.notified() => {}
+        }
+        let gone = tokio::time::timeout(PATIENCE, server.gone.notified());
+        gone.await
+            .unwrap_or_else(|_| panic!("{provider} is still being asked"));
+    }
 }
