@@ -18,11 +18,13 @@
 
 mod anthropic;
 mod connect;
+mod draft;
 mod gemini;
 mod ollama;
 mod openai;
 mod openai_responses;
 pub mod price;
+mod refusal;
 pub mod scripted;
 mod wire;
 

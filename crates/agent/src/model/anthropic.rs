@@ -11,8 +11,10 @@
 //! Deliberately absent: thinking blocks (models that think anyway do so unseen), prompt caching
 //! marks, and everything in beta.
 
+use super::draft::Draft;
+use super::refusal::refused;
 use super::wire::{
-    Dialect, Draft, Framing, Reader, arguments_object, count_at, parsed, refused, set, temperature,
+    Dialect, Framing, Reader, arguments_object, count_at, is_empty, parsed, set, temperature,
     text_at, tokens_max,
 };
 use super::{Ask, Listener, ModelError, Provider, Stop, Turn};
@@ -33,7 +35,8 @@ pub(super) const DIALECT: Dialect = Dialect {
 };
 
 fn body(ask: &Ask, _host: &str) -> Value {
-    let messages = ask.turns.iter().map(|turn| match turn {
+    let messages = ask.turns.iter().filter(|turn| !is_empty(turn));
+    let messages = messages.map(|turn| match turn {
         Turn::User { text } => json!({"role": "user", "content": text}),
         Turn::Model { text, calls } => {
             let mut content = Vec::new();

@@ -10,9 +10,11 @@
 //! Deliberately absent: thoughts, safety settings, grounding, cached contents. Second-generation
 //! models refuse tools together with an output schema; that refusal is shown as it is.
 
+use super::draft::{Draft, MADE_UP};
+use super::refusal::refused;
 use super::wire::{
-    Dialect, Draft, Framing, MADE_UP, Reader, arguments_object, count_at, parsed, refused, set,
-    temperature, text_at, tokens_max,
+    Dialect, Framing, Reader, arguments_object, count_at, is_empty, parsed, set, temperature,
+    text_at, tokens_max,
 };
 use super::{Ask, Call, Fault, Listener, ModelError, Provider, Stop, Turn, Usage};
 use serde_json::{Value, json};
@@ -42,7 +44,8 @@ const UNSIGNED: &str = "skip_thought_signature_validator";
 fn body(ask: &Ask, _host: &str) -> Value {
     let model = ask.model.strip_prefix("models/").unwrap_or(&ask.model);
     let wants_signatures = !model.starts_with("gemini-1") && !model.starts_with("gemini-2");
-    let contents = ask.turns.iter().map(|turn| match turn {
+    let contents = ask.turns.iter().filter(|turn| !is_empty(turn));
+    let contents = contents.map(|turn| match turn {
         Turn::User { text } => json!({"role": "user", "parts": [{"text": text}]}),
         Turn::Model { text, calls } => {
             let mut parts = Vec::new();

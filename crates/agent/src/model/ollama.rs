@@ -6,10 +6,12 @@
 //! Deliberately absent: thoughts, images, keeping models loaded. A prompt that Ollama has in its
 //! cache it does not count, so input tokens can be fewer than were read.
 
+use super::draft::Draft;
 use super::openai::functions;
+use super::refusal::refused;
 use super::wire::{
-    Dialect, Draft, Framing, Reader, arguments_object, count_at, parsed, refused, result_text, set,
-    temperature, text_at, tokens_max,
+    Dialect, Framing, Reader, arguments_object, count_at, parsed, result_text, set, temperature,
+    text_at, tokens_max,
 };
 use super::{Ask, Listener, ModelError, Provider, Stop, Turn, Usage};
 use serde_json::{Value, json};

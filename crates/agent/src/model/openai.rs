@@ -12,9 +12,11 @@
 //!
 //! Deliberately absent: a model's thoughts (`reasoning_content`), logprobs, several choices.
 
+use super::draft::Draft;
+use super::refusal::refused;
 use super::wire::{
-    Dialect, Draft, Framing, Reader, arguments_object, count_at, parsed, refused, result_text, set,
-    temperature, text_at, tokens_max,
+    Dialect, Framing, Reader, arguments_object, count_at, parsed, result_text, set, temperature,
+    text_at, tokens_max,
 };
 use super::{Ask, Listener, ModelError, Provider, Stop, Turn, Usage};
 use serde_json::{Value, json};
@@ -206,4 +208,23 @@ fn call_delta(
         _ => draft.call(place, id, tool, listener)?,
     }
     draft.arguments(place, text_at(call, "/function/arguments"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_decides_how_tokens_are_bounded() {
+        for (host, bound, other) in [
+            ("api.openai.com", "max_completion_tokens", "max_tokens"),
+            ("me.openai.azure.com", "max_completion_tokens", "max_tokens"),
+            ("openrouter.ai", "max_tokens", "max_completion_tokens"),
+            ("127.0.0.1", "max_tokens", "max_completion_tokens"),
+        ] {
+            let body = body(&Ask::default(), host);
+            assert_eq!(body[bound], 4_096, "{host}");
+            assert!(body.get(other).is_none(), "{host}");
+        }
+    }
 }

@@ -6,10 +6,12 @@
 //!
 //! Deliberately absent: a model's reasoning items, built-in tools, `previous_response_id`.
 
+use super::draft::Draft;
 use super::openai::is_strict;
+use super::refusal::refused;
 use super::wire::{
-    Dialect, Draft, Framing, Reader, arguments_object, count_at, parsed, refused, result_text, set,
-    temperature, text_at, tokens_max,
+    Dialect, Framing, Reader, arguments_object, count_at, parsed, result_text, set, temperature,
+    text_at, tokens_max,
 };
 use super::{Ask, Listener, ModelError, Provider, Stop, Turn, Usage};
 use serde_json::{Value, json};

@@ -28,11 +28,11 @@
 //!
 //! Deliberately absent: chance, templates, and anything that reads a clock.
 
+use super::refusal::cut;
 use super::{
     ANSWER_BYTES_MAX, Answer, Ask, CALLS_MAX, Call, Delta, Fault, Listener, Model, ModelError,
     Stop, Turn, Usage,
 };
-use crate::model::wire::cut;
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value};

@@ -1,20 +1,22 @@
-//! What the adapters that speak HTTP share: one request, one stream, one table of faults.
+//! What the adapters that speak HTTP share: one request, one stream.
 //!
 //! A dialect is a page of data ([`Dialect`]): where the provider is, what is sent, and who reads
 //! the messages of its stream. Everything that must be alike for all of them is here, once: the
-//! bounds, the time limits, what a status or an error in mid-stream means, and that a key leaves
-//! this process in a header and nowhere else. Deliberately absent: repetition (also the HTTP
-//! library's own), redirects, cookies, and the provider's names for its models.
+//! bounds, the time limits, and that a key leaves this process in a header and nowhere else.
+//! Deliberately absent: repetition (also the HTTP library's own), redirects, cookies, and a limit
+//! on the time of a whole answer, because whoever asks can give up by dropping the future.
 
+use super::draft::Draft;
+use super::refusal::{cut, refused, retry_after};
 use super::{
-    ANSWER_BYTES_MAX, Answer, Ask, CALLS_MAX, Call, Delta, Fault, Key, Listener, Model, ModelError,
-    Provider, Stop, TOKENS_DEFAULT, Usage,
+    ANSWER_BYTES_MAX, Answer, Ask, Fault, Key, Listener, Model, ModelError, Provider,
+    TOKENS_DEFAULT, Turn,
 };
 use async_trait::async_trait;
 use chargehand::sse;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, Url, redirect, retry};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::error::Error;
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -22,17 +24,13 @@ use std::time::{Duration, SystemTime};
 /// Until a connection stands.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// For the last bytes after an answer's end, so that the connection can be used again.
-const REST_TIME: Duration = Duration::from_millis(50);
-/// Longest pause that a provider is believed to want.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const REST_TIME: Duration = Duration::from_millis(500);
 /// Bytes of one stream. Around an answer there is a lot: every few letters come in an envelope.
 const STREAM_BYTES_MAX: usize = 64 * ANSWER_BYTES_MAX;
 /// Bytes of one message of a stream; the last of some dialects repeats the whole answer.
 const MESSAGE_BYTES_MAX: usize = 16 * ANSWER_BYTES_MAX;
 /// Bytes of a refusal that are read.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of a provider's own words in a message.
-const WORDS_BYTES_MAX: usize = 500;
 const USER_AGENT: &str = concat!("chargehand/", env!("CARGO_PKG_VERSION"));
 
 /// How a provider speaks.
@@ -121,6 +119,16 @@ pub(super) fn arguments_object(arguments: &Value) -> Value {
     }
 }
 
+/// Whether a turn has nothing in it: a model may answer nothing, and some providers refuse to be
+/// told so.
+pub(super) fn is_empty(turn: &Turn) -> bool {
+    match turn {
+        Turn::User { .. } => false,
+        Turn::Model { text, calls } => text.is_empty() && calls.is_empty(),
+        Turn::Tools { results } => results.is_empty(),
+    }
+}
+
 /// A result's text, for dialects that have no flag for failures.
 pub(super) fn result_text(result: &super::CallResult) -> String {
     match result.failed {
@@ -141,167 +149,6 @@ pub(super) fn temperature(ask: &Ask) -> Option<Value> {
     let given = ask.temperature?;
     given.to_string().parse::<f64>().ok().map(Value::from)
 }
-
-/// An answer that is being written, within its bounds.
-#[derive(Debug, Default)]
-pub(super) struct Draft {
-    /// How many turns came before it, for ids that are made up.
-    turns: usize,
-    text: String,
-    calls: Vec<CallDraft>,
-    bytes: usize,
-    pub(super) stop: Option<Stop>,
-    pub(super) usage: Usage,
-    /// The stream has said that this is all.
-    pub(super) ended: bool,
-}
-
-#[derive(Debug)]
-struct CallDraft {
-    place: u64,
-    id: String,
-    tool: String,
-    arguments: String,
-}
-
-impl Draft {
-    fn grow(&mut self, bytes: usize) -> Result<(), ModelError> {
-        self.bytes += bytes;
-        if self.bytes <= ANSWER_BYTES_MAX {
-            return Ok(());
-        }
-        let text = format!("the answer is longer than {ANSWER_BYTES_MAX} bytes");
-        Err(ModelError::new(Fault::Broken, text))
-    }
-
-    /// More words.
-    pub(super) fn say(
-        &mut self,
-        piece: &str,
-        listener: &mut Listener<'_>,
-    ) -> Result<(), ModelError> {
-        if piece.is_empty() {
-            return Ok(());
-        }
-        self.grow(piece.len())?;
-        self.text.push_str(piece);
-        listener(Delta::Text(piece));
-        Ok(())
-    }
-
-    /// How many calls there are: the place of a next one, where the dialect numbers none.
-    pub(super) fn places(&self) -> u64 {
-        self.calls.len() as u64
-    }
-
-    /// The id of the call at this place.
-    pub(super) fn id_at(&self, place: u64) -> Option<&str> {
-        let call = self.calls.iter().rev().find(|call| call.place == place)?;
-        Some(&call.id)
-    }
-
-    /// An id for the next call: the same whenever the same conversation is answered, and no other
-    /// call's of that conversation.
-    pub(super) fn made_up(&self) -> String {
-        format!("{MADE_UP}{}_{}", self.turns, self.calls.len())
-    }
-
-    /// A call begins at this place. Without an id it gets one.
-    pub(super) fn call(
-        &mut self,
-        place: u64,
-        id: &str,
-        tool: &str,
-        listener: &mut Listener<'_>,
-    ) -> Result<(), ModelError> {
-        if self.calls.len() == CALLS_MAX {
-            let text = format!("the answer has more than {CALLS_MAX} calls");
-            return Err(ModelError::new(Fault::Broken, text));
-        }
-        self.grow(id.len() + tool.len())?;
-        let id = match id {
-            "" => self.made_up(),
-            id => id.to_owned(),
-        };
-        self.calls.push(CallDraft {
-            place,
-            id,
-            tool: tool.to_owned(),
-            arguments: String::new(),
-        });
-        if !tool.is_empty() {
-            listener(Delta::Call(tool));
-        }
-        Ok(())
-    }
-
-    /// The tool of the call at this place, when it comes after the call's beginning.
-    pub(super) fn name(
-        &mut self,
-        place: u64,
-        tool: &str,
-        listener: &mut Listener<'_>,
-    ) -> Result<(), ModelError> {
-        self.grow(tool.len())?;
-        let call = self.calls.iter_mut().rev().find(|call| call.place == place);
-        if let Some(call) = call.filter(|call| call.tool.is_empty() && !tool.is_empty()) {
-            tool.clone_into(&mut call.tool);
-            listener(Delta::Call(tool));
-        }
-        Ok(())
-    }
-
-    /// More of the arguments of the call at this place.
-    pub(super) fn arguments(&mut self, place: u64, piece: &str) -> Result<(), ModelError> {
-        self.grow(piece.len())?;
-        match self.calls.iter_mut().rev().find(|call| call.place == place) {
-            Some(call) => call.arguments.push_str(piece),
-            None => {
-                let text = "the stream has arguments of a call that did not begin";
-                return Err(ModelError::new(Fault::Broken, text));
-            }
-        }
-        Ok(())
-    }
-
-    /// All of the arguments of the call at this place, whatever came before.
-    pub(super) fn arguments_whole(&mut self, place: u64, whole: &str) -> Result<(), ModelError> {
-        if let Some(call) = self.calls.iter_mut().rev().find(|call| call.place == place) {
-            self.bytes -= call.arguments.len();
-            call.arguments.clear();
-        }
-        self.arguments(place, whole)
-    }
-
-    fn finish(self) -> Result<Answer, ModelError> {
-        if !self.ended {
-            let text = "the answer broke off: its stream ended before it was complete";
-            return Err(ModelError::new(Fault::Broken, text));
-        }
-        let stop = match self.stop {
-            None | Some(Stop::Done | Stop::Calls) if self.calls.is_empty() => Stop::Done,
-            None | Some(Stop::Done | Stop::Calls) => Stop::Calls,
-            Some(stop) => stop,
-        };
-        let calls = self.calls.into_iter().map(|call| Call {
-            id: call.id,
-            tool: call.tool,
-            arguments: match call.arguments.trim() {
-                "" => Value::Object(Map::new()),
-                _ => serde_json::from_str(&call.arguments).unwrap_or(Value::String(call.arguments)),
-            },
-        });
-        Ok(Answer {
-            text: self.text,
-            calls: calls.collect(),
-            stop,
-            usage: self.usage,
-        })
-    }
-}
-
-/// How ids begin that an adapter made up: a provider never hears them.
-pub(super) const MADE_UP: &str = "call_made_up_";
 
 /// Turns the bytes of one stream into an answer.
 pub(super) struct Decoder {
@@ -325,10 +172,7 @@ impl Decoder {
                 Framing::Lines => Frames::Lines(Vec::new()),
             },
             reader: (dialect.reader)(),
-            draft: Draft {
-                turns: ask.turns.len(),
-                ..Draft::default()
-            },
+            draft: Draft::new(ask.turns.len()),
             marks_end: dialect.marks_end,
             bytes: 0,
         }
@@ -602,160 +446,5 @@ fn causes(fault: &reqwest::Error) -> String {
     match parts.is_empty() {
         true => "no more is known".to_owned(),
         false => parts.join(": "),
-    }
-}
-
-/// How long a provider wants to be left alone, by its headers.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    let pause = match text("retry-after-ms").and_then(|ms| ms.parse().ok()) {
-        Some(ms) => Duration::from_millis(ms),
-        None => {
-            let text = text(RETRY_AFTER.as_str())?;
-            match text.parse::<f64>() {
-                Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
-                Err(_) => {
-                    let until = httpdate::parse_http_date(text).ok()?;
-                    until.duration_since(now).unwrap_or_default()
-                }
-            }
-        }
-    };
-    Some(pause.min(RETRY_AFTER_MAX))
-}
-
-/// What a provider's error means: the one that came with a status, or one in mid-stream.
-pub(super) fn refused(status: Option<u16>, body: &Value) -> ModelError {
-    let body = body.get(0).unwrap_or(body);
-    let error = body.get("error").filter(|e| !e.is_null()).unwrap_or(body);
-    let details = error.get("details").and_then(Value::as_array);
-    let details = details.map(Vec::as_slice).unwrap_or_default();
-    // The narrowest first.
-    let reasons = details.iter().map(|detail| text_at(detail, "/reason"));
-    let names = ["/code", "/type", "/status"].map(|pointer| text_at(error, pointer));
-    let mut words = reasons.chain(names).filter_map(fault_of_word);
-    let said = ["/message", "/detail"]
-        .map(|pointer| text_at(error, pointer))
-        .into_iter()
-        .find(|text| !text.is_empty())
-        .or_else(|| error.as_str())
-        .unwrap_or_default();
-    let low = said.to_lowercase();
-    let fault = match status {
-        Some(402) => Fault::Key,
-        Some(status @ 400..=499) => {
-            // A status is too wide for these two, about which different people can do something.
-            let narrow = words.find(|fault| matches!(fault, Fault::Key | Fault::Unknown));
-            let lacks = ["not found", "does not exist", "not a valid model"];
-            narrow.unwrap_or_else(|| match status {
-                400 if low.contains("credit balance") => Fault::Key,
-                400 if low.contains("model") && lacks.iter().any(|lack| low.contains(lack)) => {
-                    Fault::Unknown
-                }
-                _ => Fault::of_status(status),
-            })
-        }
-        Some(status) => Fault::of_status(status),
-        None => words.next().unwrap_or_else(|| {
-            let status = error.get("code").and_then(Value::as_u64);
-            match status.and_then(|code| u16::try_from(code).ok()) {
-                Some(status @ 400..=599) => Fault::of_status(status),
-                _ => Fault::Broken,
-            }
-        }),
-    };
-    let words = match said {
-        "" => "it says no more".to_owned(),
-        said => cut(said, WORDS_BYTES_MAX),
-    };
-    let message = match status {
-        Some(status) => format!("answered {status}: {words}"),
-        None => format!("broke off its answer: {words}"),
-    };
-    let delay = details.iter().find_map(|detail| {
-        let seconds = text_at(detail, "/retryDelay").strip_suffix('s')?;
-        Duration::try_from_secs_f64(seconds.parse().ok()?).ok()
-    });
-    ModelError {
-        retry_after: delay.map(|delay| delay.min(RETRY_AFTER_MAX)),
-        ..ModelError::new(fault, message)
-    }
-}
-
-/// The fault that a provider's own word means.
-fn fault_of_word(word: &str) -> Option<Fault> {
-    Some(match word {
-        "insufficient_quota"
-        | "billing_hard_limit_reached"
-        | "billing_not_active"
-        | "billing_error"
-        | "invalid_api_key"
-        | "authentication_error"
-        | "permission_error"
-        | "API_KEY_INVALID"
-        | "UNAUTHENTICATED"
-        | "PERMISSION_DENIED" => Fault::Key,
-        "model_not_found" | "unknown_model" | "invalid_model" | "not_found_error" | "NOT_FOUND" => {
-            Fault::Unknown
-        }
-        "rate_limit_error" | "rate_limit_exceeded" | "RESOURCE_EXHAUSTED" => Fault::Limited,
-        "overloaded_error" | "api_error" | "server_error" | "timeout_error" | "UNAVAILABLE"
-        | "INTERNAL" | "DEADLINE_EXCEEDED" => Fault::Overloaded,
-        "invalid_request_error"
-        | "request_too_large"
-        | "context_length_exceeded"
-        | "INVALID_ARGUMENT"
-        | "FAILED_PRECONDITION" => Fault::Refused,
-        _ => return None,
-    })
-}
-
-/// A text's beginning, at most so many bytes, on one line.
-pub(super) fn cut(text: &str, bytes_max: usize) -> String {
-    let end = text.floor_char_boundary(bytes_max);
-    let mut shown = text[..end].replace(['\n', '\r'], " ");
-    if end < text.len() {
-        shown.push('…');
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pause(name: &'static str, value: &str) -> Option<Duration> {
-        let mut headers = HeaderMap::new();
-        headers.insert(name, value.parse().unwrap());
-        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        retry_after(&headers, now)
-    }
-
-    #[test]
-    fn a_pause_is_read_in_every_form() {
-        let seconds = |s| Some(Duration::from_secs(s));
-        assert_eq!(pause("retry-after", "7"), seconds(7));
-        assert_eq!(
-            pause("retry-after", "0.5"),
-            Some(Duration::from_millis(500))
-        );
-        assert_eq!(
-            pause("retry-after-ms", "1500"),
-            Some(Duration::from_millis(1_500))
-        );
-        let later = "Sun, 06 Nov 1994 08:50:07 GMT";
-        assert_eq!(pause("retry-after", later), seconds(30));
-        let past = "Sun, 06 Nov 1994 08:00:00 GMT";
-        assert_eq!(pause("retry-after", past), seconds(0));
-        assert_eq!(pause("retry-after", "99999999"), Some(RETRY_AFTER_MAX));
-        for odd in ["soon", "-1", "inf", ""] {
-            assert_eq!(pause("retry-after", odd), None, "{odd}");
-        }
-    }
-
-    #[test]
-    fn a_cut_text_stays_text() {
-        assert_eq!(cut("short\nlines", 500), "short lines");
-        assert_eq!(cut("üü", 3), "ü…");
     }
 }

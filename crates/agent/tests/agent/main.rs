@@ -5,6 +5,7 @@ mod crew;
 mod crew_file;
 mod input;
 mod mind;
+mod model;
 mod pattern;
 mod plan;
 mod planning;
