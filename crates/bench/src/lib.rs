@@ -14,6 +14,7 @@
 //! and servers are measured in processes of their own. Deliberately absent: any figure of another
 //! product, and any number that was not measured in this run.
 
+mod agents;
 mod children;
 mod figure;
 mod flow;

@@ -2,6 +2,7 @@
 //! measured, through the in-process contract; what it claims to have done is checked against the
 //! engine's own statistics.
 
+use crate::agents;
 use crate::children::{Told, fill_and_kill, queued, runtime};
 use crate::figure::{Meaning, Sample, To};
 use crate::flow::{self, BATCH, Flow, Load, plain, worker};
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// The scenarios, in the order they run.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 12] = [
     "fan_out_1k",
     "fan_out_10k",
     "fan_out_100k",
@@ -31,6 +32,9 @@ pub const NAMES: [&str; 9] = [
     "chain_10",
     "queued_1m",
     "features",
+    "agents_1",
+    "agents_16",
+    "agents_64",
     "restart_1m",
     "memory",
 ];
@@ -151,6 +155,9 @@ impl Bench {
             "chain_10" => self.chain(size(200, 5)),
             "queued_1m" => self.queued(size(10_000, 1_000), size(200_000, 1_000), progress),
             "features" => self.features(size(30_000, 600)),
+            "agents_1" => self.agents(1, size(40, 1)),
+            "agents_16" => self.agents(16, size(8, 1)),
+            "agents_64" => self.agents(64, size(2, 1)),
             "restart_1m" => self.restart(progress),
             "memory" => return self.memory(progress),
             IDLE => self.idle(),
@@ -184,6 +191,45 @@ impl Bench {
         drop(engine);
         remove(folder);
         stopped.and(used)
+    }
+
+    /// So many agents at once, each with so many tasks.
+    fn agents(&mut self, agents: u32, tasks_each: u64) -> Result<Sample, Error> {
+        let folder = self.new_folder();
+        let engine = Arc::new(Engine::open(&Place::Folder(folder.clone()))?);
+        let (spent, wheel) = (cpu(), thread_cpu("wheel"));
+        let turned = self
+            .runtime
+            .block_on(agents::turns(&engine, agents, tasks_each as u32));
+        let (spent, wheel) = (
+            cpu() - spent,
+            thread_cpu("wheel").zip(wheel).map(|(a, b)| a - b),
+        );
+        let stopped = engine.stop();
+        drop(engine);
+        let bytes =
+            std::fs::metadata(folder.join(store::backend::sqlite::FILE)).map(|file| file.len());
+        remove(&folder);
+        stopped?;
+        let turned = turned?;
+        let per_turn = |time: Duration| us(time) / turned.turns.max(1) as f64;
+        Ok(Sample {
+            value: Some(match agents {
+                // One at a time: what a turn takes.
+                1 => median(&turned.turn_us) / 1_000.0,
+                _ => turned.turns as f64 / turned.seconds,
+            }),
+            asked: u64::from(agents) * tasks_each * u64::from(agents::TURNS),
+            counted: turned.turns,
+            cpu_us: Some(per_turn(spent)),
+            wheel_us: wheel.map(per_turn),
+            request_us: turned.turn_us,
+            note: bytes.map_or_else(
+                |_| String::new(),
+                |bytes| format!("{} bytes stored a turn", bytes / turned.turns.max(1)),
+            ),
+            ..Sample::default()
+        })
     }
 
     fn fan_out(&mut self, tasks: u64, bursts: u64) -> Result<Sample, Error> {
@@ -562,6 +608,24 @@ pub(crate) fn meaning(name: &str) -> Meaning {
             unit: "tasks/s",
             goal: None,
             ratios: vec![(To::Own("plain"), Some((AtLeast, 0.7)))],
+        },
+        "agents_1" => Meaning {
+            what: "one agent with an instant model and a tool that does nothing: a turn with two receipts",
+            unit: "ms",
+            goal: Some((AtMost, 1.0)),
+            ratios: vec![(To::Sync(1_000.0), None)],
+        },
+        "agents_16" => Meaning {
+            what: "16 such agents at once",
+            unit: "turns/s",
+            goal: None,
+            ratios: Vec::new(),
+        },
+        "agents_64" => Meaning {
+            what: "64 such agents at once",
+            unit: "turns/s",
+            goal: Some((AtLeast, 3_000.0)),
+            ratios: Vec::new(),
         },
         "restart_1m" => Meaning {
             what: "killed with 1,000,000 queued tasks: from opening to the first acknowledgement",
