@@ -95,7 +95,39 @@ pub async fn run_program(
     limits: &CommandLimits,
     cancelled: impl Future<Output = ()> + Send,
 ) -> Result<Value, SkillError> {
-    let mut child = spawn(command_line, env)?;
+    run_in(
+        Surroundings::Inherited,
+        command_line,
+        brief,
+        env,
+        limits,
+        cancelled,
+    )
+    .await
+}
+
+/// Where a program runs, and which variables it sees beside those that it is given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Surroundings<'a> {
+    /// This process's folder and environment, except what looks like a secret.
+    Inherited,
+    /// This folder, and of the environment only [`BARE_VARIABLES`].
+    Bare(&'a Path),
+}
+
+/// What a program in bare surroundings sees of this process's environment.
+pub(crate) const BARE_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
+
+/// As [`run_program`], in these surroundings.
+pub(crate) async fn run_in(
+    surroundings: Surroundings<'_>,
+    command_line: &str,
+    brief: &Value,
+    env: &[(String, String)],
+    limits: &CommandLimits,
+    cancelled: impl Future<Output = ()> + Send,
+) -> Result<Value, SkillError> {
+    let mut child = spawn(surroundings, command_line, env)?;
     let group = Group::of(&child);
     let feeding = Abort(tokio::spawn(feed(child.stdin.take(), brief.to_string())));
     let stdout = Capture::first(child.stdout.take(), limits.stdout_bytes_max);
@@ -180,14 +212,24 @@ pub fn is_secret(name: &str, value: &str) -> bool {
     told || key || url
 }
 
-fn spawn(command_line: &str, env: &[(String, String)]) -> Result<Child, SkillError> {
-    let withheld =
-        |name: &OsStr, value: &OsStr| is_secret(&name.to_string_lossy(), &value.to_string_lossy());
-    Command::new("sh")
+fn spawn(
+    surroundings: Surroundings<'_>,
+    command_line: &str,
+    env: &[(String, String)],
+) -> Result<Child, SkillError> {
+    let inherited = |name: &OsStr, value: &OsStr| match surroundings {
+        Surroundings::Inherited => !is_secret(&name.to_string_lossy(), &value.to_string_lossy()),
+        Surroundings::Bare(_) => BARE_VARIABLES.iter().any(|bare| name == *bare),
+    };
+    let mut command = Command::new("sh");
+    if let Surroundings::Bare(folder) = surroundings {
+        command.current_dir(folder);
+    }
+    command
         .arg("-c")
         .arg(command_line)
         .env_clear()
-        .envs(std::env::vars_os().filter(|(name, value)| !withheld(name, value)))
+        .envs(std::env::vars_os().filter(|(name, value)| inherited(name, value)))
         .envs(env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

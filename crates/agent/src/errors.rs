@@ -457,6 +457,56 @@ pub const ERRORS: &[Explained] = &[
         "Nothing; `chargehand tasks redrive` wants it again.",
     ),
     (
+        "tool.arguments",
+        "A tool was called with arguments that its schema does not allow, or with too many bytes of them.",
+        "The message has the schema's own complaints; call it again with others.",
+    ),
+    (
+        "tool.broken",
+        "A tool broke off: it was ended by a signal, or panicked.",
+        "Look for a crash or too little memory. A call that must not be repeated is in doubt: find out whether it happened.",
+    ),
+    (
+        "tool.duplicate",
+        "Two tools have the same name.",
+        "Give one of them another name.",
+    ),
+    (
+        "tool.failed",
+        "A tool says that it did not do what it was asked.",
+        "The message has its reason.",
+    ),
+    (
+        "tool.not_granted",
+        "An agent called a tool that it was not granted.",
+        "Add the tool to the agent's `tools` in the crew file, if it shall have it.",
+    ),
+    (
+        "tool.output",
+        "What a tool gave is too large, is not JSON, or is not what its schema promises.",
+        "Correct the tool. A call that must not be repeated is in doubt: find out whether it happened.",
+    ),
+    (
+        "tool.schema",
+        "A tool's schema of its arguments or its result is no JSON Schema that can be used.",
+        "Correct it; schemas are of draft 2020-12 and refer to nothing outside of themselves.",
+    ),
+    (
+        "tool.timed_out",
+        "A tool took longer than it may and was stopped, with everything it had started.",
+        "Allow more with the tool's `timeout`. A call that must not be repeated is in doubt: find out whether it happened.",
+    ),
+    (
+        "tool.unavailable",
+        "A tool cannot be called now: its program, its folder or its secret is missing. It was not called.",
+        "Mend what the message names; it is asked again at the next call.",
+    ),
+    (
+        "tool.unknown",
+        "There is no tool of this name.",
+        "Check the spelling; the message has the nearest name that was granted.",
+    ),
+    (
         "worker.no_handler",
         "A worker got a task of a type it has no handler for.",
         "Register a handler for it, or a worker that has one.",

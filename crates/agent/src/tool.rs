@@ -1,9 +1,51 @@
 //! Tools: what agents may do beside talking.
 //!
-//! Deliberately absent for now: the tools themselves.
+//! A model writes what it wants called, and models write anything. So nothing of a call is taken on
+//! trust: the [`Toolbox`] refuses a tool that the agent was not granted, checks the arguments against
+//! the tool's schema before and the result after the call, bounds its time and its size, and comes
+//! back whatever the tool does. What a tool is and what doing it twice would mean is on its
+//! [`ToolCard`].
+//!
+//! Deliberately absent: trying again, receipts and approvals. Who keeps the receipts knows whether a
+//! call was made before; [`ToolCard::leaves_in_doubt`] tells it when one may have been made.
+//!
+//! ```
+//! use agent::tool::{Fetch, Tool, Toolbox};
+//! use std::sync::Arc;
+//!
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let tools = Toolbox::new([Arc::new(Fetch::public()) as Arc<dyn Tool>]).unwrap();
+//! let (granted, arguments) = (["http.fetch".to_owned()].into(), serde_json::json!({"link": 1}));
+//! let refused = tools.call(&granted, "http.fetch", &arguments, "key").await.unwrap_err();
+//! assert_eq!(refused.code, "tool.arguments");
+//! # });
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
+mod command;
+mod fetch;
+mod files;
+
+pub use command::Program;
+pub use fetch::Fetch;
+pub use files::{
+    ENTRIES_MAX, FILE_BYTES_MAX, FILES_MAX, FOLDER_DEPTH_MAX, FileTool, MATCHES_MAX, TEXT_BYTES_MAX,
+};
+
+use crate::crew::Crew;
+use crate::model::ToolSpec;
+use async_trait::async_trait;
+use domain::name::{Name, nearest};
+use domain::record::EffectClass;
+use domain::task::Failure;
 use jsonschema::{ValidationError, Validator};
+use serde::Serialize;
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::AbortHandle;
 
 /// The names of the built-in tools.
 pub const BUILT_IN: &[&str] = &[
@@ -14,9 +56,365 @@ pub const BUILT_IN: &[&str] = &[
     "files.search",
     "http.fetch",
 ];
+/// Bytes of a call's arguments at most, as JSON.
+pub const ARGUMENTS_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a call's result at most, as JSON.
+pub const RESULT_BYTES_MAX: usize = 1024 * 1024;
+/// Characters of a tool's name for models: what every provider takes.
+pub const MODEL_NAME_CHARS_MAX: usize = 64;
+/// Longest wait for a tool that was stopped to be gone.
+pub const STOP_TIME_MAX: Duration = Duration::from_millis(1_000);
 
-/// A schema, ready to check values. It refers to nothing outside of itself, and its patterns cannot
-/// take more than linear time.
+/// Complaints about arguments or a result that are told.
+const COMPLAINTS_MAX: usize = 5;
+/// Characters of one complaint.
+const COMPLAINT_CHARS_MAX: usize = 200;
+
+/// What there is to know about a tool before it is called.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ToolCard {
+    /// Its name, such as `shop.lookup`.
+    pub name: Name,
+    /// What it does and when to use it: models read this.
+    pub description: String,
+    /// The JSON Schema of its arguments: an object.
+    pub input: Value,
+    /// The JSON Schema of its result, if it says one.
+    pub output: Option<Value>,
+    /// What doing it twice would mean.
+    pub effect: EffectClass,
+    /// How long a call may take.
+    pub timeout: Duration,
+    /// A word to group tools by.
+    pub category: String,
+    /// Arguments that text from outside must not fill without a person's yes.
+    pub sensitive: Vec<String>,
+    /// What it gives was written by somebody else.
+    pub untrusted_output: bool,
+}
+
+impl ToolCard {
+    /// Whether a call that failed in this way may have had its effect, so that only somebody who finds
+    /// out can go on.
+    #[must_use]
+    pub fn leaves_in_doubt(&self, failure: &Failure) -> bool {
+        let unclear = ["tool.timed_out", "tool.output", "tool.broken"];
+        !self.effect.is_repeatable() && unclear.contains(&failure.code.as_str())
+    }
+}
+
+/// Something that can be done.
+#[async_trait]
+pub trait Tool: Send + Sync {
+    /// What it is; the same as long as it lives.
+    fn card(&self) -> &ToolCard;
+
+    /// Whether it could be called now.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    async fn available(&self) -> Result<(), String>;
+
+    /// Calls it. The arguments satisfy its schema. `key` is the same whenever this call is made again,
+    /// so that the other side can tell. Dropping the future stops what runs.
+    ///
+    /// # Errors
+    /// What it says itself: that it did not do what it was asked (`tool.failed`), is not to be had
+    /// (`tool.unavailable`), or broke off (`tool.timed_out`, `tool.output`, `tool.broken`).
+    async fn call(&self, arguments: &Value, key: &str) -> Result<Value, Failure>;
+}
+
+/// Tools by name. Who calls says what was granted; nothing is by default.
+pub struct Toolbox {
+    tools: BTreeMap<Name, Held>,
+}
+
+struct Held {
+    tool: Arc<dyn Tool>,
+    input: Validator,
+    output: Option<Validator>,
+    model_name: String,
+}
+
+impl Toolbox {
+    /// With these tools.
+    ///
+    /// # Errors
+    /// `tool.schema` when a tool's schema is none, `tool.duplicate` when two have one name.
+    pub fn new(tools: impl IntoIterator<Item = Arc<dyn Tool>>) -> Result<Self, Failure> {
+        let mut held = BTreeMap::new();
+        for tool in tools {
+            let card = tool.card();
+            let name = card.name.clone();
+            let schema = |schema: &Value| {
+                compiled(schema).map_err(|fault| {
+                    let fault = cut(&fault.to_string());
+                    Failure::permanent(
+                        "tool.schema",
+                        format!("a schema of “{name}” is none: {fault}"),
+                    )
+                })
+            };
+            let new = Held {
+                input: schema(&card.input)?,
+                output: card.output.as_ref().map(schema).transpose()?,
+                model_name: String::new(),
+                tool: Arc::clone(&tool),
+            };
+            if held.insert(name.clone(), new).is_some() {
+                let text = format!("two tools have the name “{name}”");
+                return Err(Failure::permanent("tool.duplicate", text));
+            }
+        }
+        let mut taken = BTreeSet::new();
+        for (name, held) in &mut held {
+            held.model_name = model_name(name, &taken);
+            taken.insert(held.model_name.clone());
+        }
+        Ok(Self { tools: held })
+    }
+
+    /// With the built-in tools, the crew's own, and these.
+    ///
+    /// # Errors
+    /// As [`Toolbox::new`].
+    pub fn of_crew(
+        crew: &Crew,
+        more: impl IntoIterator<Item = Arc<dyn Tool>>,
+    ) -> Result<Self, Failure> {
+        let mut tools: Vec<Arc<dyn Tool>> = vec![Arc::new(Fetch::public())];
+        if let Some(files) = &crew.files {
+            for tool in FileTool::all(&files.path) {
+                tools.push(Arc::new(tool));
+            }
+        }
+        for (name, tool) in &crew.tools {
+            let name = Name::new(name.as_str());
+            let name = name.map_err(|error| Failure::permanent("tool.unknown", error.message))?;
+            tools.push(Arc::new(Program::new(name, tool.clone(), &crew.folder)));
+        }
+        Self::new(tools.into_iter().chain(more))
+    }
+
+    /// What there is, by name.
+    pub fn cards(&self) -> impl Iterator<Item = &ToolCard> {
+        self.tools.values().map(|held| held.tool.card())
+    }
+
+    /// The card of this name.
+    #[must_use]
+    pub fn card(&self, name: &str) -> Option<&ToolCard> {
+        self.tools.get(name).map(|held| held.tool.card())
+    }
+
+    /// What was granted, as models are told of it.
+    #[must_use]
+    pub fn specs(&self, granted: &BTreeSet<String>) -> Vec<ToolSpec> {
+        let held = self.tools.iter();
+        let held = held.filter(|(name, _)| granted.contains(name.as_str()));
+        let specs = held.map(|(_, held)| ToolSpec {
+            name: held.model_name.clone(),
+            description: held.tool.card().description.clone(),
+            input: held.tool.card().input.clone(),
+        });
+        specs.collect()
+    }
+
+    /// The name of the tool that models call by this name.
+    #[must_use]
+    pub fn name_of(&self, model_name: &str) -> Option<&Name> {
+        let mut held = self.tools.iter();
+        held.find_map(|(name, held)| (held.model_name == model_name).then_some(name))
+    }
+
+    /// Whether a tool could be called now.
+    ///
+    /// # Errors
+    /// `tool.unknown`, or `tool.unavailable` with the reason; a tool that does not say within its time
+    /// limit is not.
+    pub async fn available(&self, name: &str) -> Result<(), Failure> {
+        let Some(held) = self.tools.get(name) else {
+            return Err(self.unknown(name, self.tools.keys().map(Name::as_str)));
+        };
+        let tool = Arc::clone(&held.tool);
+        let asked = limited(held.tool.card(), async move { available(&*tool).await });
+        match asked.await {
+            Err(silent) if silent.code != "tool.unavailable" => {
+                Err(Failure::new("tool.unavailable", silent.message))
+            }
+            said => said,
+        }
+    }
+
+    /// Calls a tool, if it was granted. It comes back within the tool's time limit and
+    /// [`STOP_TIME_MAX`], whatever the tool does, and what ran is stopped when this is dropped.
+    ///
+    /// # Errors
+    /// | code | when | may be made again |
+    /// |---|---|---|
+    /// | `tool.unknown` | there is no such tool | no |
+    /// | `tool.not_granted` | there is, but not for this agent | no |
+    /// | `tool.arguments` | they do not satisfy its schema, or are too large | no |
+    /// | `tool.unavailable` | it cannot be called now; it was not | yes |
+    /// | `tool.failed` | it says that it did not do it | as it says |
+    /// | `tool.timed_out` | it took too long and was stopped | if its effect may be repeated |
+    /// | `tool.output` | what it gave is too large, no JSON, or not what its schema says | no |
+    /// | `tool.broken` | it broke off | if its effect may be repeated |
+    pub async fn call(
+        &self,
+        granted: &BTreeSet<String>,
+        name: &str,
+        arguments: &Value,
+        key: &str,
+    ) -> Result<Value, Failure> {
+        let Some(held) = self.tools.get(name) else {
+            return Err(self.unknown(name, granted.iter().map(String::as_str)));
+        };
+        if !granted.contains(name) {
+            let text = format!("the tool “{name}” was not granted");
+            return Err(Failure::permanent("tool.not_granted", text));
+        }
+        let card = held.tool.card();
+        if let Err(complaint) = fits(arguments, ARGUMENTS_BYTES_MAX, Some(&held.input)) {
+            let text = format!("“{name}” cannot be called so: {complaint}");
+            return Err(Failure::permanent("tool.arguments", text));
+        }
+        let (tool, arguments, key) = (Arc::clone(&held.tool), arguments.clone(), key.to_owned());
+        let called = limited(card, async move {
+            available(&*tool).await?;
+            tool.call(&arguments, &key).await
+        });
+        let result = called.await?;
+        if let Err(complaint) = fits(&result, RESULT_BYTES_MAX, held.output.as_ref()) {
+            let text = format!("what “{name}” gave is not what it promises: {complaint}");
+            return Err(Failure::permanent("tool.output", text));
+        }
+        Ok(result)
+    }
+
+    fn unknown<'a>(&self, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
+        let meant = match nearest(name, known) {
+            Some(meant) => format!("; did you mean “{meant}”?"),
+            None => String::new(),
+        };
+        let text = format!("there is no tool “{}”{meant}", cut(name));
+        Failure::permanent("tool.unknown", text)
+    }
+}
+
+impl fmt::Debug for Toolbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.tools.keys()).finish()
+    }
+}
+
+async fn available(tool: &dyn Tool) -> Result<(), Failure> {
+    let name = &tool.card().name;
+    tool.available().await.map_err(|why| {
+        Failure::new(
+            "tool.unavailable",
+            format!("“{name}” cannot be called now: {why}"),
+        )
+    })
+}
+
+/// Lets a tool run for as long as its card says. It runs as a task of its own, because one that
+/// computes without pause, or panics, must not take its caller with it.
+async fn limited<T: Send + 'static>(
+    card: &ToolCard,
+    run: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    let mut running = tokio::spawn(run);
+    let _stop = Stop(running.abort_handle());
+    let repeatable = card.effect.is_repeatable();
+    let ended = match tokio::time::timeout(card.timeout, &mut running).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            running.abort();
+            // So that what it started is gone, if it lets go at all.
+            let _ = tokio::time::timeout(STOP_TIME_MAX, &mut running).await;
+            let ms = card.timeout.as_millis();
+            let text = format!("“{}” took longer than {ms} ms and was stopped", card.name);
+            let failure = Failure::permanent("tool.timed_out", text);
+            return Err(Failure {
+                retryable: repeatable,
+                ..failure
+            });
+        }
+    };
+    match ended {
+        Ok(said) => said,
+        Err(_) => Err(Failure {
+            retryable: repeatable,
+            ..Failure::permanent("tool.broken", format!("“{}” broke off", card.name))
+        }),
+    }
+}
+
+/// Stops a task when nobody waits for it any more.
+struct Stop(AbortHandle);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Whether a value is small enough and satisfies a schema; if not, the schema's own complaints.
+fn fits(value: &Value, bytes_max: usize, schema: Option<&Validator>) -> Result<(), String> {
+    let bytes = value.to_string().len();
+    if bytes > bytes_max {
+        return Err(format!("{bytes} bytes, where {bytes_max} are the most"));
+    }
+    let Some(schema) = schema else {
+        return Ok(());
+    };
+    let complaint = |error: ValidationError<'_>| match error.instance_path().as_str() {
+        "" => cut(&error.to_string()),
+        path => format!("at {}, {}", cut(path), cut(&error.to_string())),
+    };
+    let complaints = schema
+        .iter_errors(value)
+        .take(COMPLAINTS_MAX)
+        .map(complaint);
+    let complaints: Vec<String> = complaints.collect();
+    match complaints.is_empty() {
+        true => Ok(()),
+        false => Err(complaints.join("; ")),
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(COMPLAINT_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A name that every provider takes and no other tool has.
+fn model_name(name: &str, taken: &BTreeSet<String>) -> String {
+    let letter = |c: char| match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' => c,
+        _ => '_',
+    };
+    let whole: String = name
+        .chars()
+        .take(MODEL_NAME_CHARS_MAX)
+        .map(letter)
+        .collect();
+    let mut found = whole.clone();
+    let mut number = 2;
+    while taken.contains(&found) {
+        let ending = format!("_{number}");
+        let kept = whole.len().min(MODEL_NAME_CHARS_MAX - ending.len());
+        found = format!("{}{ending}", &whole[..kept]);
+        number += 1;
+    }
+    found
+}
+
+/// A schema, ready to check values. It refers to nothing outside of itself, and its patterns take
+/// linear time.
 pub(crate) fn compiled(schema: &Value) -> Result<Validator, ValidationError<'static>> {
     jsonschema::options()
         .with_draft(jsonschema::Draft::Draft202012)
