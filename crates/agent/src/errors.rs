@@ -172,6 +172,11 @@ pub const ERRORS: &[Explained] = &[
         "The message names the limit; split the crew, or move instructions into files.",
     ),
     (
+        "crew.tools",
+        "The crew's tools cannot be put together: two have one name, or a schema is none.",
+        "Rename the crew's own tool, or mend its schema.",
+    ),
+    (
         "crew.type",
         "A value in a crew file is of the wrong type.",
         "The message says which type belongs there.",

@@ -3,11 +3,15 @@
 //! A mind sees tools through its grants only: what was not granted is not there for it.
 
 use crate::model::ToolSpec;
+use crate::tool::{ToolCard, Toolbox};
 use async_trait::async_trait;
 use chargehand::EffectClass;
+use domain::name::Name;
 use domain::task::Failure;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 /// What a mind may do besides thinking: the tools that were granted to it, and no others.
 #[async_trait]
@@ -41,5 +45,48 @@ impl Hands for NoHands {
     async fn call(&self, tool: &str, _: &Value, _: &str) -> Result<Value, Failure> {
         let text = format!("there is no tool “{tool}”");
         Err(Failure::permanent("tool.unknown", text))
+    }
+}
+
+/// The tools that were granted to one agent.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// All there are.
+    pub toolbox: Arc<Toolbox>,
+    /// The names of those it may use.
+    pub tools: BTreeSet<String>,
+}
+
+impl Granted {
+    /// The granted tool that models know by this name. Its own name will do, too.
+    fn card(&self, tool: &str) -> Option<&ToolCard> {
+        let name = self.toolbox.name_of(tool).map_or(tool, Name::as_str);
+        let card = self.toolbox.card(name)?;
+        self.tools.contains(name).then_some(card)
+    }
+}
+
+#[async_trait]
+impl Hands for Granted {
+    async fn specs(&self) -> Vec<ToolSpec> {
+        self.toolbox.specs(&self.tools)
+    }
+
+    fn known(&self, tool: &str) -> Option<(String, EffectClass)> {
+        let card = self.card(tool)?;
+        Some((card.name.to_string(), card.effect))
+    }
+
+    async fn call(&self, tool: &str, arguments: &Value, key: &str) -> Result<Value, Failure> {
+        let Some(card) = self.card(tool) else {
+            let text = format!("there is no tool “{tool}” for you");
+            return Err(Failure::permanent("tool.unknown", text));
+        };
+        let name = card.name.as_str();
+        let called = self.toolbox.call(&self.tools, name, arguments, key).await;
+        called.map_err(|failure| match card.leaves_in_doubt(&failure) {
+            true => Failure::in_doubt(failure.message),
+            false => failure,
+        })
     }
 }

@@ -5,18 +5,24 @@
 
 use crate::crew::{Agent, Crew, CrewModel};
 use crate::gate::Gate;
-use crate::hands::NoHands;
+use crate::hands::{Granted, NoHands};
 use crate::mind::{Bounds, Mind, Seat};
 use crate::model::{Fault, Key, ModelError, Provider, Settings, connect};
 use crate::planning::{Member, Minds, PLANNER_BOUNDS};
+use crate::tool::Toolbox;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The minds of a crew, ready to be asked. Nothing is sent yet.
 ///
 /// # Errors
-/// A key that is missing or an address that cannot be used, with the model's name in the crew.
+/// `crew.tools` when two tools have one name; a key that is missing or an address that cannot be used, with the model's name in the crew.
 pub fn muster(crew: &Crew) -> Result<Minds, ModelError> {
+    let toolbox = Toolbox::of_crew(crew, []).map_err(|failure| ModelError {
+        code: "crew.tools",
+        ..ModelError::new(Fault::Refused, failure.message)
+    })?;
+    let toolbox = Arc::new(toolbox);
     let mut gates: BTreeMap<Gated, Gate> = BTreeMap::new();
     let mut seats = BTreeMap::new();
     for (name, model) in &crew.models {
@@ -40,7 +46,7 @@ pub fn muster(crew: &Crew) -> Result<Minds, ModelError> {
         let member = Member {
             description: agent.description.clone(),
             tools: agent.tools.clone(),
-            mind: mind(crew, agent, &seats),
+            mind: mind(crew, agent, &seats, &toolbox),
         };
         (name.clone(), member)
     });
@@ -116,11 +122,14 @@ fn in_line(crew: &Crew, seats: &BTreeMap<&str, Seat>, first: &str) -> Vec<Seat> 
     line
 }
 
-fn mind(crew: &Crew, agent: &Agent, seats: &BTreeMap<&str, Seat>) -> Mind {
+fn mind(crew: &Crew, agent: &Agent, seats: &BTreeMap<&str, Seat>, toolbox: &Arc<Toolbox>) -> Mind {
     Mind {
         instructions: agent.instructions.clone(),
         seats: in_line(crew, seats, &agent.model),
-        hands: Arc::new(NoHands),
+        hands: Arc::new(Granted {
+            toolbox: Arc::clone(toolbox),
+            tools: agent.tools.clone(),
+        }),
         bounds: Bounds {
             rounds: agent.rounds,
             calls: crew.budget.calls,
