@@ -111,3 +111,20 @@ fn batches_show_live_numbers() {
         );
     }
 }
+
+// A crew of agents, with real tools and answers from a transcript.
+#[test]
+fn a_support_desk_answers_its_letters() {
+    tells(
+        &example("support"),
+        &[
+            "the refund for 4712 was paid on 12 November [2]",
+            "[2] clerk: Draft the reply to letter T-2 about order 4712 (1 receipt)",
+            "completed",
+            "== The replies",
+            "deliver it on 23 November",
+            "49.90 EUR were paid back",
+            "it can still be cancelled",
+        ],
+    );
+}

@@ -4,6 +4,7 @@ mod checker;
 mod examples;
 mod world;
 
+mod agents;
 mod backup;
 mod bad_input;
 mod config;

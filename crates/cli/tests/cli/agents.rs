@@ -1,0 +1,126 @@
+//! `run --crew`: agents of a crew file at work, killed, resumed, and refused.
+
+use crate::world::{World, until};
+use serde_json::{Value, json};
+
+/// A crew whose clerk notes each letter with a program that appends to a file. The transcript answers.
+fn desk(world: &World, delay_ms: u64, effect: &str) {
+    world.program(
+        "note.sh",
+        "#!/bin/sh\nread -r letter\necho \"$CHARGEHAND_IDEMPOTENCY_KEY $letter\" >> effects\necho '{\"noted\": true}'\n",
+    );
+    world.file(
+        "crew.yaml",
+        format!(
+            "version: 1\nname: desk\nmodels: {{m: scripted/answers.json}}\n\
+             supervisor: {{model: m, instructions: You lead.}}\n\
+             agents:\n  clerk: {{description: Notes letters., model: m, instructions: You note., tools: [letters.note]}}\n\
+             tools:\n  letters.note:\n    command: ./note.sh\n    description: Notes a letter.\n    \
+             input: {{type: object, properties: {{letter: {{type: integer}}}}}}\n    effect: {effect}\n"
+        ),
+    );
+    let briefs: Vec<Value> = (1..=6)
+        .map(|n| json!({"agent": "clerk", "objective": format!("Note letter {n}."), "inputs": [], "acceptance": [], "evidence": ["letters.note"]}))
+        .collect();
+    let mut rules = vec![json!({
+        "when": {"last_contains": "Plan how this crew"},
+        "answer": {"text": json!({"briefs": briefs}).to_string()}
+    })];
+    for n in 1..=6 {
+        rules.push(json!({
+            "when": {"system_contains": "You note", "turn": 1, "last_contains": format!("letter {n}.")},
+            "answer": {"calls": [{"tool": "letters_note", "arguments": {"letter": n}}], "delay_ms": delay_ms}
+        }));
+    }
+    rules.push(json!({"when": {"tool_result_contains": "noted"}, "answer": {"text": "Noted.", "delay_ms": delay_ms}}));
+    rules.push(json!({"when": {"last_contains": "Answer the goal"}, "answer": {"text": "Six letters are noted [1] [6]."}}));
+    world.file("answers.json", json!({"rules": rules}).to_string());
+}
+
+/// The letters that were noted, each once per key.
+fn noted(world: &World) -> Vec<String> {
+    let mut keys: Vec<String> = world.read("effects").lines().map(str::to_owned).collect();
+    keys.sort();
+    keys.dedup();
+    let mut letters: Vec<String> = keys
+        .iter()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(_, letter)| letter.to_owned())
+        .collect();
+    letters.sort();
+    letters
+}
+
+fn all() -> Vec<String> {
+    (1..=6).map(|n| format!("{{\"letter\":{n}}}")).collect()
+}
+
+#[test]
+fn a_killed_crew_is_resumed_and_notes_each_letter_under_one_key() {
+    let world = World::new();
+    desk(&world, 30, "keyed");
+    let mut child = world.start(&["run", "Note the letters", "--crew", "crew.yaml"]);
+    // Some letters are noted, and others are not.
+    until("two letters", || world.read("effects").lines().count() >= 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let done = world.json(&["resume"]);
+    assert_eq!(done["status"], "completed", "{done}");
+    assert_eq!(
+        done["final_result"]["text"],
+        "Six letters are noted [1] [6]."
+    );
+    assert_eq!(done["final_result"]["status"], "done");
+    assert_eq!(noted(&world), all());
+    world.is_sound();
+}
+
+#[test]
+fn a_run_goes_on_with_the_crew_it_was_planned_for_or_not_at_all() {
+    let world = World::new();
+    desk(&world, 200, "keyed");
+    let mut child = world.start(&["run", "Note the letters", "--crew", "crew.yaml"]);
+    until("one letter", || world.read("effects").lines().count() >= 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let text = world.read("crew.yaml");
+    world.file("crew.yaml", text.replace("You note.", "You burn."));
+    world
+        .run(&["resume"])
+        .refused(2, "crew.changed")
+        .names("crew.yaml");
+    world.file("crew.yaml", &text);
+    assert_eq!(world.json(&["resume"])["status"], "completed");
+    assert_eq!(noted(&world), all());
+}
+
+#[test]
+fn what_a_crew_lacks_is_told_before_anything_is_stored() {
+    let world = World::new();
+    desk(&world, 0, "pure");
+    let run = ["run", "Note the letters", "--crew", "crew.yaml"];
+    let text = world.read("crew.yaml");
+    world.file(
+        "crew.yaml",
+        text.replace("tools: [letters.note]", "tools: [letters.burn]"),
+    );
+    let refused = world.run(&run).ended(2);
+    let told = "error[crew.reference]: crew.yaml:6:83: there is no tool `letters.burn`";
+    assert!(refused.err.starts_with(told), "{}", refused.err);
+    world.file(
+        "crew.yaml",
+        text.replace("scripted/answers.json", "anthropic/claude-haiku-4-5"),
+    );
+    world
+        .run(&run)
+        .refused(2, "model.key")
+        .names("ANTHROPIC_API_KEY");
+    world.file("crew.yaml", text.replace("answers.json", "nothing.json"));
+    world
+        .run(&run)
+        .refused(2, "model.script")
+        .names("nothing.json");
+    let both = [&run[..], &["--skill", "text.stats"]].concat();
+    world.run(&both).refused(2, "usage.invalid");
+    assert!(!world.path(".chargehand").exists());
+}
