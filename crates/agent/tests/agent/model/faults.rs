@@ -181,6 +181,25 @@ async fn a_redirect_is_not_followed() {
     );
 }
 
+// An adapter asks once: whoever pays decides what is asked again.
+#[tokio::test]
+async fn nothing_is_asked_twice() {
+    for provider in SPOKEN {
+        for reply in [
+            Reply::Whole(429, vec![("retry-after", "0".into())], vec![]),
+            Reply::Whole(503, vec![], vec![]),
+            Reply::Torn(vec![]),
+            Reply::Torn(recorded(provider, "text")[..200].to_vec()),
+        ] {
+            let mut server = serve(reply).await;
+            let model = model_at(provider, &server.url);
+            ask(model.as_ref(), &hello()).await.0.unwrap_err();
+            server.request().await;
+            assert!(server.requests.try_recv().is_err(), "{provider}");
+        }
+    }
+}
+
 /// A model that waits this long for a byte.
 fn hasty(provider: Provider, url: &str) -> Arc<dyn Model> {
     let settings = Settings {
