@@ -1,6 +1,7 @@
 //! Tools, behaving and misbehaving: real files, real programs, a real server.
 
 use agent::crew::Crew;
+use agent::hands::{Granted, Hands};
 use agent::tool::{
     ARGUMENTS_BYTES_MAX, ENTRIES_MAX, FILE_BYTES_MAX, Fetch, FileTool, MATCHES_MAX,
     RESULT_BYTES_MAX, TEXT_BYTES_MAX, Tool, ToolCard, Toolbox,
@@ -112,6 +113,49 @@ async fn nothing_is_called_that_was_not_granted() {
             .map(|spec| spec.name.as_str())
             .collect::<Vec<_>>(),
         ["shop_lookup"]
+    );
+}
+
+#[tokio::test]
+async fn a_mind_has_the_tools_that_it_was_granted_and_no_others() {
+    let mut broken = Own::new("shop.refund", |_| panic!("as told"));
+    broken.card.effect = EffectClass::AtMostOnce;
+    let mut away = Own::new("shop.away", Ok);
+    away.available = Err("it is away".into());
+    let all = vec![
+        Own::new("shop.lookup", Ok),
+        broken,
+        away,
+        Own::new("other", Ok),
+    ];
+    let hands = Granted {
+        toolbox: Arc::new(toolbox(all)),
+        tools: granted(&["shop.lookup", "shop.refund", "shop.away"]),
+    };
+    let specs = hands.specs().await;
+    let told: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    assert_eq!(told, ["shop_away", "shop_lookup", "shop_refund"]);
+    let known = Some(("shop.lookup".to_owned(), EffectClass::Pure));
+    assert_eq!(hands.known("shop_lookup"), known);
+    assert_eq!(hands.known("other"), None);
+    let arguments = json!({"order": 1});
+    let looked_up = hands.call("shop_lookup", &arguments, "k").await;
+    assert_eq!(looked_up, Ok(arguments.clone()));
+    fails(
+        hands.call("other", &arguments, "k").await,
+        "tool.unknown",
+        "other",
+    );
+    fails(
+        hands.call("shop_away", &arguments, "k").await,
+        "tool.unavailable",
+        "away",
+    );
+    // Whether money went is for a person to find out.
+    fails(
+        hands.call("shop_refund", &arguments, "k").await,
+        "record.in_doubt",
+        "shop.refund",
     );
 }
 
