@@ -2,10 +2,11 @@
 //!
 //! A mind sees tools through its grants only: what was not granted is not there for it.
 
+use crate::board;
 use crate::model::ToolSpec;
 use crate::tool::{ToolCard, Toolbox};
 use async_trait::async_trait;
-use chargehand::EffectClass;
+use chargehand::{Context, EffectClass};
 use domain::name::Name;
 use domain::task::Failure;
 use serde_json::Value;
@@ -23,11 +24,17 @@ pub trait Hands: Send + Sync + fmt::Debug {
     /// when there is no such tool, or it is not granted.
     fn known(&self, tool: &str) -> Option<(String, EffectClass)>;
 
-    /// Does it. `key` is the same however often this very call is tried.
+    /// Does it, for this task. `key` is the same however often this very call is tried.
     ///
     /// # Errors
     /// Why it was not done; [`Failure::in_doubt`] when it may have been.
-    async fn call(&self, tool: &str, arguments: &Value, key: &str) -> Result<Value, Failure>;
+    async fn call(
+        &self,
+        task: &Context,
+        tool: &str,
+        arguments: &Value,
+        key: &str,
+    ) -> Result<Value, Failure>;
 }
 
 /// A mind without hands.
@@ -42,7 +49,7 @@ impl Hands for NoHands {
     fn known(&self, _: &str) -> Option<(String, EffectClass)> {
         None
     }
-    async fn call(&self, tool: &str, _: &Value, _: &str) -> Result<Value, Failure> {
+    async fn call(&self, _: &Context, tool: &str, _: &Value, _: &str) -> Result<Value, Failure> {
         let text = format!("there is no tool “{tool}”");
         Err(Failure::permanent("tool.unknown", text))
     }
@@ -58,6 +65,29 @@ pub struct Granted {
 }
 
 impl Granted {
+    /// Makes a call of a tool from the toolbox.
+    ///
+    /// # Errors
+    /// As [`Toolbox::call`]; [`Failure::in_doubt`] when it may have had an effect that must not be
+    /// repeated.
+    pub async fn make(&self, tool: &str, arguments: &Value, key: &str) -> Result<Value, Failure> {
+        let Some(card) = self.card(tool) else {
+            let text = format!("there is no tool “{tool}” for you");
+            return Err(Failure::permanent("tool.unknown", text));
+        };
+        let name = card.name.as_str();
+        let called = self.toolbox.call(&self.tools, name, arguments, key).await;
+        called.map_err(|failure| match card.leaves_in_doubt(&failure) {
+            true => Failure::in_doubt(failure.message),
+            false => failure,
+        })
+    }
+
+    /// A tool of the board, if it was granted.
+    fn board(&self, tool: &str) -> Option<(&'static str, EffectClass)> {
+        board::known(tool).filter(|(name, _)| self.tools.contains(*name))
+    }
+
     /// The granted tool that models know by this name. Its own name will do, too.
     fn card(&self, tool: &str) -> Option<&ToolCard> {
         let name = self.toolbox.name_of(tool).map_or(tool, Name::as_str);
@@ -69,24 +99,29 @@ impl Granted {
 #[async_trait]
 impl Hands for Granted {
     async fn specs(&self) -> Vec<ToolSpec> {
-        self.toolbox.specs(&self.tools)
+        let mut specs = self.toolbox.specs(&self.tools);
+        specs.extend(self.tools.iter().filter_map(|tool| board::spec(tool)));
+        specs
     }
 
     fn known(&self, tool: &str) -> Option<(String, EffectClass)> {
+        if let Some((name, effect)) = self.board(tool) {
+            return Some((name.to_owned(), effect));
+        }
         let card = self.card(tool)?;
         Some((card.name.to_string(), card.effect))
     }
 
-    async fn call(&self, tool: &str, arguments: &Value, key: &str) -> Result<Value, Failure> {
-        let Some(card) = self.card(tool) else {
-            let text = format!("there is no tool “{tool}” for you");
-            return Err(Failure::permanent("tool.unknown", text));
-        };
-        let name = card.name.as_str();
-        let called = self.toolbox.call(&self.tools, name, arguments, key).await;
-        called.map_err(|failure| match card.leaves_in_doubt(&failure) {
-            true => Failure::in_doubt(failure.message),
-            false => failure,
-        })
+    async fn call(
+        &self,
+        task: &Context,
+        tool: &str,
+        arguments: &Value,
+        key: &str,
+    ) -> Result<Value, Failure> {
+        if let Some((name, _)) = self.board(tool) {
+            return board::call(task, name, arguments, key).await;
+        }
+        self.make(tool, arguments, key).await
     }
 }

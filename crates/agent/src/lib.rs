@@ -12,6 +12,7 @@
 //! # Ok::<(), agent::input::InputError>(())
 //! ```
 
+pub mod board;
 pub mod command;
 pub mod crew;
 pub mod errors;

@@ -480,8 +480,9 @@ impl Working<'_> {
         let idempotency_key = format!("{}.{key}", self.task.idempotency_key());
         let hands = Arc::clone(&self.mind.hands);
         let (tool, arguments) = (call.tool.clone(), call.arguments.clone());
+        let task = self.task;
         let done = || async move {
-            match hands.call(&tool, &arguments, &idempotency_key).await {
+            match hands.call(task, &tool, &arguments, &idempotency_key).await {
                 Ok(output) => Ok(json!(Called::Output(output))),
                 // Whether it happened is for a person to find out.
                 Err(failure) if failure.code == "record.in_doubt" => Err(failure),

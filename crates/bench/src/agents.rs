@@ -6,7 +6,7 @@ use agent::gate::Gate;
 use agent::hands::Hands;
 use agent::mind::{Bounds, Brief, Mind, Seat};
 use agent::model::{Answer, Ask, Call, Listener, Model, ModelError, Stop, ToolSpec, Turn, Usage};
-use chargehand::{EffectClass, Failure, Worker};
+use chargehand::{Context, EffectClass, Failure, Worker};
 use domain::command::Submission;
 use domain::error::Error;
 use domain::name::Name;
@@ -71,7 +71,13 @@ impl Hands for Nothing {
     fn known(&self, tool: &str) -> Option<(String, EffectClass)> {
         (tool == "look").then(|| (tool.to_owned(), EffectClass::Pure))
     }
-    async fn call(&self, _: &str, arguments: &Value, _: &str) -> Result<Value, Failure> {
+    async fn call(
+        &self,
+        _: &Context,
+        _: &str,
+        arguments: &Value,
+        _: &str,
+    ) -> Result<Value, Failure> {
         Ok(json!({"seen": arguments["page"]}))
     }
 }

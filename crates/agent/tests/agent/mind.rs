@@ -4,13 +4,14 @@
 //! it would say the same again, and it counts how often it is asked.
 
 use agent::gate::Gate;
-use agent::hands::{Hands, NoHands};
+use agent::hands::{Granted, Hands, NoHands};
 use agent::mind::{Bounds, Brief, Completeness, Envelope, Mind, Seat};
 use agent::model::{
     Answer, Ask, Call, Fault, Listener, Model, ModelError, Stop, ToolSpec, Turn, Usage,
 };
+use agent::tool::Toolbox;
 use async_trait::async_trait;
-use chargehand::{Api, ApiRead, EffectClass, Failure, Json, Submission, TaskSpec, Worker};
+use chargehand::{Api, ApiRead, Context, EffectClass, Failure, Json, Submission, TaskSpec, Worker};
 use domain::id::TaskId;
 use domain::record::{Finding, RecordState};
 use domain::retry::RetryPolicy;
@@ -95,7 +96,13 @@ impl Hands for Till {
     fn known(&self, tool: &str) -> Option<(String, EffectClass)> {
         (tool == "charge").then(|| (tool.to_owned(), self.effect))
     }
-    async fn call(&self, tool: &str, arguments: &Value, key: &str) -> Result<Value, Failure> {
+    async fn call(
+        &self,
+        _: &Context,
+        tool: &str,
+        arguments: &Value,
+        key: &str,
+    ) -> Result<Value, Failure> {
         self.world.moment().await;
         let what = format!("{tool} {}", arguments["cents"]);
         if arguments["cents"] == json!(13) {
@@ -547,4 +554,44 @@ async fn the_next_model_answers_where_the_first_cannot() {
         (failure.code.as_str(), failure.retryable),
         ("model.key", false)
     );
+}
+
+#[tokio::test]
+async fn what_one_agent_writes_on_the_board_another_of_its_run_finds() {
+    let world = World::default();
+    let told = model(&world, |ask| {
+        Ok(match ask.turns.len() {
+            1 => calls(&[(
+                "board_write",
+                json!({"content": "blue", "tags": ["colour"]}),
+            )]),
+            3 => calls(&[("board_search", json!({"tags": ["colour"]}))]),
+            _ => match ask.turns.last() {
+                Some(Turn::Tools { results }) => says(&results[0].text),
+                _ => says("nothing"),
+            },
+        })
+    });
+    let hands = Granted {
+        toolbox: Arc::new(Toolbox::new([]).unwrap()),
+        tools: ["board.write", "board.search"].map(str::to_owned).into(),
+    };
+    let ended = done_by(mind(&[&told], Arc::new(hands)), brief("Which colour?")).await;
+    let done = envelope(&ended);
+    let found: Value = serde_json::from_str(done.result.as_str().unwrap()).unwrap();
+    let expected = json!([{"author": "worker_1", "tags": ["colour"], "content": "blue"}]);
+    assert_eq!(found["found"], expected);
+    let tools: Vec<_> = done
+        .evidence
+        .iter()
+        .map(|made| made.tool.as_str())
+        .collect();
+    assert_eq!(tools, ["board.write", "board.search"]);
+    // Not granted, and so not there.
+    let other = Granted {
+        toolbox: Arc::new(Toolbox::new([]).unwrap()),
+        tools: ["board.search".to_owned()].into(),
+    };
+    assert_eq!(other.known("board_write"), None);
+    assert_eq!(other.specs().await.len(), 1);
 }

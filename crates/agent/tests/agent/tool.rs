@@ -139,21 +139,21 @@ async fn a_mind_has_the_tools_that_it_was_granted_and_no_others() {
     assert_eq!(hands.known("shop_lookup"), known);
     assert_eq!(hands.known("other"), None);
     let arguments = json!({"order": 1});
-    let looked_up = hands.call("shop_lookup", &arguments, "k").await;
+    let looked_up = hands.make("shop_lookup", &arguments, "k").await;
     assert_eq!(looked_up, Ok(arguments.clone()));
     fails(
-        hands.call("other", &arguments, "k").await,
+        hands.make("other", &arguments, "k").await,
         "tool.unknown",
         "other",
     );
     fails(
-        hands.call("shop_away", &arguments, "k").await,
+        hands.make("shop_away", &arguments, "k").await,
         "tool.unavailable",
         "away",
     );
     // Whether money went is for a person to find out.
     fails(
-        hands.call("shop_refund", &arguments, "k").await,
+        hands.make("shop_refund", &arguments, "k").await,
         "record.in_doubt",
         "shop.refund",
     );
