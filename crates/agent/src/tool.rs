@@ -47,15 +47,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::AbortHandle;
 
-/// The names of the built-in tools.
-pub const BUILT_IN: &[&str] = &[
-    "board.search",
-    "board.write",
-    "files.list",
-    "files.read",
-    "files.search",
-    "http.fetch",
-];
+/// The names of the built-in tools: those that [`Toolbox::of_crew`] has without being told.
+pub const BUILT_IN: &[&str] = &["files.list", "files.read", "files.search", "http.fetch"];
 /// Bytes of a call's arguments at most, as JSON.
 pub const ARGUMENTS_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a call's result at most, as JSON.

@@ -174,8 +174,15 @@ mod tests {
             .filter_map(|code| code.split_once('.'))
             .map(|(family, _)| family)
             .collect();
-        // Skills, files and events have names of the same form.
-        let others = ["http.fetch", "json.shape", "crew.yaml"];
+        // Skills, files, types of tasks and events have names of the same form.
+        let others = [
+            "http.fetch",
+            "json.shape",
+            "crew.yaml",
+            "crew.plan",
+            "crew.work",
+            "crew.answer",
+        ];
         let is_name =
             |literal: &&str| others.contains(literal) || domain::event::NAMES.contains(literal);
         let mut missing = BTreeSet::new();

@@ -312,10 +312,16 @@ impl Resolver<'_> {
             let web = matches!(url.scheme(), "http" | "https") && url.host().is_some();
             web && url.username().is_empty() && url.password().is_none()
         });
-        if !good {
-            let hint = "Write it in full, such as `http://127.0.0.1:8000/v1`, without a user's name; a key belongs to `key`.";
+        if good {
+            return;
+        }
+        let hint = "Write it in full, such as `http://127.0.0.1:8000/v1`, without a user's name; a key belongs to `key`.";
+        if url.contains('@') {
             // Not shown: it may have a password in it.
             self.wrong(pointer, "crew.secret", "this is no such address", hint);
+        } else {
+            let message = format!("`{}` is no http or https address", shown(url));
+            self.wrong(pointer, "crew.value", message, hint);
         }
     }
 

@@ -3,6 +3,7 @@
 //! All mistakes are found, not only the first. What is wrong is taken out of the value then, so that
 //! the rest can be read into its types and be checked further.
 
+use super::MISTAKES_MAX;
 use super::file::{CrewFile, schema};
 use super::tree::{Kind, Node, Place, escaped};
 use domain::name::nearest;
@@ -113,8 +114,13 @@ fn told(
     match error.kind() {
         Found::AdditionalProperties { unexpected } => {
             let known = properties(above);
-            for key in unexpected {
+            // A hostile file has very many; those that are not told are not looked for either.
+            for (count, key) in unexpected.iter().enumerate() {
                 let below = format!("{pointer}/{}", escaped(key));
+                if count >= MISTAKES_MAX {
+                    wrong.push(below);
+                    continue;
+                }
                 let message = format!("there is no key `{}` {}", shown(key), within(&pointer));
                 let hint = match nearest(key, known.iter().map(String::as_str)) {
                     Some(meant) => format!("Did you mean `{meant}`?"),
@@ -232,14 +238,8 @@ fn told(
         }
         Found::MaxProperties { limit } => {
             let message = format!("{what} has more than {limit} entries");
-            add(
-                tree.key_place(&pointer),
-                "crew.too_large",
-                message,
-                "Split the crew.".into(),
-            );
-            // They are checked all the same.
-            return;
+            let hint = "Split the crew.".to_owned();
+            add(tree.key_place(&pointer), "crew.too_large", message, hint);
         }
         _ => add(
             here,

@@ -11,7 +11,7 @@ use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use std::fmt;
 
 /// Things of a file (keys, values, lists) at most, those that aliases repeat included.
-pub(super) const NODES_MAX: usize = 100_000;
+pub(super) const NODES_MAX: usize = 30_000;
 
 /// A place in the file, both counted from 1; columns are characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

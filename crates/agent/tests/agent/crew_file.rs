@@ -304,10 +304,7 @@ fn each_kind_of_mistake_is_refused() {
         (clerk("instructions_file: ."), "crew.path"),
         (fast("nowhere/x"), "crew.reference"),
         (fast("claude"), "crew.value"),
-        (
-            fast("{model: openai/x, base_url: 'ftp://x'}"),
-            "crew.secret",
-        ),
+        (fast("{model: openai/x, base_url: 'ftp://x'}"), "crew.value"),
         (
             fast("{model: openai/x, base_url: 'http://a:b@x'}"),
             "crew.secret",
@@ -474,6 +471,47 @@ fn files_are_bounded() {
         .collect();
     let errors = folder.load(with(&unknown)).unwrap_err();
     assert_eq!(errors.len(), MISTAKES_MAX);
+}
+
+/// Whatever a file is cut or changed to, it is refused or read, and every mistake has a place in it.
+#[test]
+fn a_file_that_is_damaged_anywhere_is_told_so() {
+    let folder = Folder::new();
+    let text = with("budget: {tokens: 5}\npolicies: {approve: [http.fetch]}");
+    let damages = [
+        "",
+        "\t",
+        "- ",
+        "{",
+        "\"",
+        ": ",
+        "&a *a",
+        "!!binary x",
+        "? ",
+        "é",
+        "\u{feff}",
+        "---\n",
+        "<<: 1",
+    ];
+    for at in (0..text.len()).step_by(7) {
+        for damage in damages {
+            let cut = format!("{}{damage}", &text[..at]);
+            let inserted = format!("{cut}{}", &text[at..]);
+            for text in [cut, inserted] {
+                let Err(errors) = folder.load(&text) else {
+                    continue;
+                };
+                let lines = text.lines().count().max(1);
+                for error in errors {
+                    let place = error.place.unwrap_or_else(|| panic!("{text}\n{error:?}"));
+                    assert!((1..=lines + 1).contains(&place.line), "{text}\n{error:?}");
+                    assert!(
+                        place.column >= 1 && !error.message.is_empty() && !error.hint.is_empty()
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use agent::crew::Crew;
 use agent::hands::{Granted, Hands};
 use agent::tool::{
-    ARGUMENTS_BYTES_MAX, ENTRIES_MAX, FILE_BYTES_MAX, Fetch, FileTool, MATCHES_MAX,
+    ARGUMENTS_BYTES_MAX, BUILT_IN, ENTRIES_MAX, FILE_BYTES_MAX, Fetch, FileTool, MATCHES_MAX,
     RESULT_BYTES_MAX, TEXT_BYTES_MAX, Tool, ToolCard, Toolbox,
 };
 use async_trait::async_trait;
@@ -157,6 +157,18 @@ async fn a_mind_has_the_tools_that_it_was_granted_and_no_others() {
         "record.in_doubt",
         "shop.refund",
     );
+}
+
+/// What a crew file may grant is there when it is called.
+#[test]
+fn every_built_in_tool_is_one() {
+    let folder = Folder::new();
+    let text = "version: 1\nname: a\nmodels: {m: ollama/x}\nagents: {a: {description: d, instructions: i}}\ntools: {files: {root: .}}\n";
+    folder.file("crew.yaml", text);
+    let crew = Crew::load(&folder.path().join("crew.yaml")).unwrap();
+    let tools = Toolbox::of_crew(&crew, []).unwrap();
+    let names: Vec<&str> = tools.cards().map(|card| card.name.as_str()).collect();
+    assert_eq!(names, BUILT_IN);
 }
 
 #[test]

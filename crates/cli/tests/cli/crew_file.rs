@@ -18,7 +18,7 @@ fn init_writes_a_crew_file_that_is_accepted_and_never_over_one() {
         "crew starter, 2 agents, 1 model",
         "200000 tokens, 1.00 USD",
         "researcher",
-        "board.write, http.fetch",
+        "http.fetch",
     ] {
         assert!(checked.out.contains(seen), "{seen}: {checked:#?}");
     }
@@ -138,4 +138,25 @@ fn the_published_schema_is_that_of_the_program() {
         stored == printed,
         "docs/crew.schema.json is not what the program says: run this test with CHARGEHAND_BLESS=1"
     );
+}
+
+/// The crew files of the documentation and of the examples are what they are said to be.
+#[test]
+fn the_documented_crews_are_accepted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = std::fs::read_to_string(root.join("docs/crews.md")).unwrap();
+    let yaml = page
+        .split("```yaml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let world = World::new();
+    world.program("lookup.sh", "echo '{}'");
+    world.file("data/terms.txt", "…");
+    world.file("researcher.md", "You find things out.");
+    world.file("crew.yaml", yaml.unwrap());
+    world.run(&["crew", "check"]).ended(0);
+    let example = root.join("examples/support/crew.yaml");
+    world
+        .run(&["crew", "check", example.to_str().unwrap()])
+        .ended(0);
 }
