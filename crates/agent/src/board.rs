@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 pub const WRITE: &str = "board.write";
 /// Finds entries.
 pub const SEARCH: &str = "board.search";
+/// Both.
+pub const NAMES: [&str; 2] = [SEARCH, WRITE];
 /// Entries of one search when nothing is said, and at most.
 const FOUND: (usize, usize) = (20, 100);
 

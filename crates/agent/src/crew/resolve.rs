@@ -7,6 +7,7 @@ use super::file::{
 use super::shape::{self, Mistake, shown};
 use super::tree::{Kind, Node, Place, escaped, parse};
 use super::*;
+use crate::board;
 use crate::command;
 use crate::tool::BUILT_IN;
 use domain::name::nearest;
@@ -526,6 +527,7 @@ impl Resolver<'_> {
             .iter()
             .copied()
             .chain(BUILT_IN.iter().copied())
+            .chain(board::NAMES)
             .collect();
         let rooted = self.tree.find("/tools/files").entry("root").is_some();
         let mut granted = BTreeSet::new();
@@ -639,7 +641,7 @@ impl Resolver<'_> {
 
     fn command(&mut self, name: &str, written: CommandFile) -> Option<CommandTool> {
         let owner = format!("/tools/{}", escaped(name));
-        if BUILT_IN.contains(&name) {
+        if BUILT_IN.contains(&name) || board::NAMES.contains(&name) {
             let at = self.tree.key_place(&owner);
             let message = format!("`{name}` is the name of a built-in tool");
             self.wrong_at(at, "crew.name", message, "Give yours another name.");
