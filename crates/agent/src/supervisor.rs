@@ -335,6 +335,7 @@ impl Supervisor {
                 metadata: plan.metadata.clone(),
                 key: None,
                 trace: None,
+                budget: None,
             })
             .await
     }

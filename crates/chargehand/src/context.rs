@@ -1,6 +1,7 @@
 //! What a handler gets: its brief, and the ways to speak while it runs.
 
 use domain::blackboard::{NewEntry, Provenance};
+use domain::budget::{Amount, Cost};
 use domain::command::Report;
 use domain::error::{Code, Error};
 use domain::id::EntryId;
@@ -195,16 +196,51 @@ impl Context {
         Fut: Future<Output = Result<Value, Failure>>,
     {
         let key: Name = key.parse().map_err(refusal)?;
-        match self.records.get(&key) {
-            Some((_, RecordState::Done { output })) => Ok(output.value()),
+        if let Some(known) = self.known(&key) {
+            return known;
+        }
+        let run = || async { (run().await, None) };
+        self.run_step(key, effect, None, run).await
+    }
+
+    /// As [`step`](Self::step), for a step that costs: `cost` is the most it will be, and is reserved
+    /// before `run` begins; `run` says what it really was, also when it failed.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step); `budget.exhausted` when the budget of the task's run does not allow
+    /// it: then `run` was not called.
+    pub async fn step_costing<F, Fut>(
+        &self,
+        key: &str,
+        effect: EffectClass,
+        cost: Cost,
+        run: F,
+    ) -> Result<Value, Failure>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = (Result<Value, Failure>, Amount)>,
+    {
+        let key: Name = key.parse().map_err(refusal)?;
+        if let Some(known) = self.known(&key) {
+            return known;
+        }
+        let run = || async {
+            let (outcome, amount) = run().await;
+            (outcome, Some(amount))
+        };
+        self.run_step(key, effect, Some(cost), run).await
+    }
+
+    /// What there is to say of a step without doing it.
+    fn known(&self, key: &Name) -> Option<Result<Value, Failure>> {
+        match self.records.get(key)? {
+            (_, RecordState::Done { output }) => Some(Ok(output.value())),
             // A step of this attempt that was dropped half-way may have happened, too.
-            Some((known, RecordState::InDoubt | RecordState::Intended))
-                if !known.is_repeatable() =>
-            {
+            (known, RecordState::InDoubt | RecordState::Intended) if !known.is_repeatable() => {
                 let text = format!("step “{key}” may or may not have happened");
-                Err(Failure::in_doubt(text))
+                Some(Err(Failure::in_doubt(text)))
             }
-            _ => self.run_step(key, effect, run).await,
+            _ => None,
         }
     }
 
@@ -248,12 +284,12 @@ impl Context {
         if open {
             if let Some(found) = verify().await? {
                 let output = Json::from(found.clone());
-                self.note(&name, EFFECT, RecordState::Done { output })
+                self.note(&name, EFFECT, RecordState::Done { output }, None)
                     .await?;
                 return Ok(found);
             }
             let failure = Failure::new("step.not_done", "looked for, and it had not happened");
-            self.note(&name, EFFECT, RecordState::Failed { failure })
+            self.note(&name, EFFECT, RecordState::Failed { failure }, None)
                 .await?;
         }
         let outcome = self.step(key, EFFECT, run).await;
@@ -274,18 +310,20 @@ impl Context {
         &self,
         key: Name,
         effect: EffectClass,
+        cost: Option<Cost>,
         run: F,
     ) -> Result<Value, Failure>
     where
         F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<Value, Failure>>,
+        Fut: Future<Output = (Result<Value, Failure>, Option<Amount>)>,
     {
-        self.say(&key, effect, &RecordState::Intended).await?;
+        self.say(&key, effect, &RecordState::Intended, cost).await?;
         if !self.records.begin(&key, effect) {
             let text = format!("step “{key}” was begun elsewhere in this attempt");
             return Err(Failure::new(Code::RecordState.as_str(), text));
         }
-        let (outcome, state) = match run().await {
+        let (ran, amount) = run().await;
+        let (outcome, state) = match ran {
             Ok(value) => {
                 let output = Json::from(value.clone());
                 (Ok(value), RecordState::Done { output })
@@ -303,7 +341,11 @@ impl Context {
             }
             Err(failure) => (Err(failure.clone()), RecordState::Failed { failure }),
         };
-        self.note(&key, effect, state).await?;
+        let cost = amount.map(|amount| Cost {
+            amount,
+            last: false,
+        });
+        self.note(&key, effect, state, cost).await?;
         outcome
     }
 
@@ -313,8 +355,9 @@ impl Context {
         key: &Name,
         effect: EffectClass,
         state: RecordState,
+        cost: Option<Cost>,
     ) -> Result<(), Failure> {
-        self.say(key, effect, &state).await?;
+        self.say(key, effect, &state, cost).await?;
         self.records.put(key, (effect, state));
         Ok(())
     }
@@ -324,11 +367,13 @@ impl Context {
         key: &Name,
         effect: EffectClass,
         state: &RecordState,
+        cost: Option<Cost>,
     ) -> Result<(), Failure> {
         let report = Report::Recorded(NewRecord {
             key: key.clone(),
             effect,
             state: state.clone(),
+            cost,
         });
         let mut pause = PAUSE_MS.start;
         // What was paid for is worth saying again, and saying it twice is no fault.

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use domain::json::Json;
 use domain::task::Failure;
 use std::future::Future;
+use std::time::Duration;
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,14 @@ pub enum Ended {
     Failed(Failure),
     /// Handed back at a safe point, to go on from here later.
     Yielded(Option<Json>),
+    /// Handed back, because it cannot go on before this much time has passed; its worker is free for
+    /// other work meanwhile.
+    Later {
+        /// How long.
+        after: Duration,
+        /// Why, for whoever looks.
+        reason: String,
+    },
 }
 
 impl Ended {

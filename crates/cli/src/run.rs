@@ -171,6 +171,7 @@ async fn run_crew(
         metadata: workers.metadata().into(),
         key: None,
         trace: None,
+        budget: None,
     };
     let engine = target.open()?;
     let api = engine.api();

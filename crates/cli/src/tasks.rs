@@ -179,6 +179,9 @@ fn parse_status(text: &str) -> Result<TaskStatus, CliError> {
 fn waits(reason: &Waits) -> String {
     match reason {
         Waits::Ready => "ready: it is next in line for a free worker".into(),
+        Waits::RateLimited { until, why } => {
+            format!("rate limited until {}: {why}", instant(*until))
+        }
         Waits::NotDue { until } => format!("not due before {}", instant(*until)),
         Waits::BlockedBy { tasks } => {
             let ids: Vec<String> = tasks.iter().take(3).map(ToString::to_string).collect();

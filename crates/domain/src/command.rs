@@ -2,6 +2,7 @@
 //! the store loads them and asks again until nothing is missing.
 
 use crate::blackboard::NewEntry;
+use crate::budget::Budget;
 use crate::credential::Credential;
 use crate::error::{Code, Error};
 use crate::event::AttemptRef;
@@ -14,7 +15,7 @@ use crate::pool::Pool;
 use crate::record::{Finding, NewRecord};
 use crate::run::{Crew, Move};
 use crate::state::{Key, State};
-use crate::task::{Address, Failure, TaskSpec};
+use crate::task::{Address, Failure, Task, TaskSpec};
 use crate::time::Time;
 use crate::trace::TraceParent;
 use crate::worker::WorkerSpec;
@@ -79,6 +80,9 @@ pub struct RunStart {
     /// An idempotency key: the same key and content within a day is one run.
     #[serde(default)]
     pub key: Option<Name>,
+    /// What it may spend; nothing said is no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// Where it stands in its starter's trace; it is not part of the content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceParent>,
@@ -86,7 +90,12 @@ pub struct RunStart {
 
 impl RunStart {
     pub(crate) fn digest(&self) -> u64 {
-        digest(&(&self.goal, &self.graph, &self.crew, &self.metadata))
+        let content = (&self.goal, &self.graph, &self.crew, &self.metadata);
+        match &self.budget {
+            // As it was before there were budgets.
+            None => digest(&content),
+            Some(budget) => digest(&(content, budget)),
+        }
     }
 }
 
@@ -125,7 +134,15 @@ pub enum Report {
         /// What the next attempt may go on from.
         #[serde(default)]
         checkpoint: Option<Json>,
+        /// Milliseconds before which another attempt is of no use; at most
+        /// [`BACKOFF_MS_MAX`](crate::limits::BACKOFF_MS_MAX).
+        #[serde(default, skip_serializing_if = "is_zero")]
+        after_ms: u64,
     },
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Who claims a task, and how.
@@ -397,12 +414,19 @@ impl Command {
                     }
                 }
             }
-            Self::TaskReport { lease, .. } => {
+            Self::TaskReport { lease, report } => {
                 keys.extend([Key::Task(lease.task), Key::Worker(lease.worker.clone())]);
+                if let (Report::Recorded(record), Some(task)) = (report, state.task(&lease.task)) {
+                    keys.extend(account_of(task, &record.key, record.cost.is_some()));
+                }
             }
-            Self::TaskTimeOut(task)
-            | Self::TaskCancel { task, .. }
-            | Self::RecordResolve { task, .. } => keys.push(Key::Task(*task)),
+            Self::TaskTimeOut(task) | Self::TaskCancel { task, .. } => keys.push(Key::Task(*task)),
+            Self::RecordResolve { task, key, .. } => {
+                keys.push(Key::Task(*task));
+                if let Some(task) = state.task(task) {
+                    keys.extend(account_of(task, key, false));
+                }
+            }
             Self::TaskRedrive(task) | Self::TaskReassign { task, .. } => task_and_run(task, keys),
             Self::TaskPreempt { task, urgent } => {
                 keys.extend([Key::Task(*task), Key::Task(*urgent)])
@@ -474,6 +498,13 @@ impl Command {
             Self::ReceiptForget(key) => keys.push(Key::Receipt(key.clone())),
         }
     }
+}
+
+/// The account that a word about a step moves, if it moves one.
+fn account_of(task: &Task, step: &Name, costs: bool) -> Option<Key> {
+    let holds = || task.record(step).is_some_and(|known| !known.held.is_zero());
+    let run = task.spec.of.as_ref().map(|of| of.run);
+    run.filter(|_| costs || holds()).map(Key::Account)
 }
 
 fn worker_and_holds(state: &State, worker: &Name, keys: &mut Vec<Key>) {

@@ -83,6 +83,8 @@ codes! {
     WorkerUnknown = "worker.unknown", Caller, false, "List workers with `chargehand workers list`, or register it first.";
     /// No pool has this name.
     PoolUnknown = "pool.unknown", Caller, false, "Define the pool first.";
+    /// What a run may spend is spent, or held for what is under way.
+    BudgetExhausted = "budget.exhausted", Caller, false, "Look at what was spent with `chargehand runs show`; start anew with a larger budget, or take what there is.";
     /// No blackboard entry has this id, or it has expired.
     EntryUnknown = "entry.unknown", Caller, false, "List entries with `chargehand memory list`.";
     /// No message has this id.

@@ -5,6 +5,7 @@
 //! Wire names are dotted lower case and closed; a stored event is read for ever (`fixtures/`).
 
 use crate::blackboard::Entry;
+use crate::budget::{Budget, Dues};
 use crate::credential::Credential;
 use crate::graph::Graph;
 use crate::id::{EntryId, MessageId, RunId, TaskId};
@@ -159,6 +160,9 @@ pub enum Event {
         /// The task's run, for those who follow one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         run: Option<RunId>,
+        /// What it moves on the accounts of the task and of its run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dues: Option<Dues>,
     },
     /// A person found out about a step in doubt. Folds in every state of its task; refused when the
     /// step is not in doubt (`record.state`).
@@ -173,6 +177,9 @@ pub enum Event {
         /// The task's run, for those who follow one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         run: Option<RunId>,
+        /// What it moves on the accounts of the task and of its run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dues: Option<Dues>,
     },
     /// The result was accepted. Folds in `assigned` and `in_progress`: → `completed`. With another
     /// token, or in any other state, the result is refused and [`Event::ResultRefused`] tells.
@@ -423,6 +430,9 @@ pub enum Event {
         /// Where it stands in its starter's trace.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trace: Option<TraceParent>,
+        /// What it may spend.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<Budget>,
     },
     /// A step began; its `total` tasks have consecutive ids from `first`.
     #[serde(rename = "step.started")]
@@ -494,6 +504,12 @@ pub enum Event {
     /// A failed or cancelled run goes on: its failed tasks follow as `task.redriven`.
     #[serde(rename = "run.reopened")]
     RunReopened {
+        /// The run.
+        run: RunId,
+    },
+    /// Of something that a run may spend, most is spent. Once for each run.
+    #[serde(rename = "budget.warned")]
+    BudgetWarned {
         /// The run.
         run: RunId,
     },
@@ -633,6 +649,7 @@ pub const NAMES: &[&str] = &[
     "run.failed",
     "run.cancelled",
     "run.reopened",
+    "budget.warned",
     "entry.written",
     "entry.claimed",
     "entry.forgotten",
@@ -699,6 +716,7 @@ impl Event {
             Self::RunFailed { .. } => "run.failed",
             Self::RunCancelled { .. } => "run.cancelled",
             Self::RunReopened { .. } => "run.reopened",
+            Self::BudgetWarned { .. } => "budget.warned",
             Self::EntryWritten { .. } => "entry.written",
             Self::EntryClaimed { .. } => "entry.claimed",
             Self::EntryForgotten { .. } => "entry.forgotten",
@@ -747,14 +765,23 @@ impl Event {
                 keys.extend(lease.iter().map(|lease| Key::Worker(lease.worker.clone())));
                 ties.touches(keys);
             }
-            Self::TaskProgressed { lease, .. }
-            | Self::RecordNoted { lease, .. }
-            | Self::TaskYieldAsked { lease, .. } => {
+            Self::RecordNoted {
+                lease, run, dues, ..
+            } => {
+                keys.push(Key::Task(lease.task));
+                keys.extend(dues.and(*run).map(Key::Account));
+            }
+            Self::RecordResolved {
+                task, run, dues, ..
+            } => {
+                keys.push(Key::Task(*task));
+                keys.extend(dues.and(*run).map(Key::Account));
+            }
+            Self::BudgetWarned { run } => keys.push(Key::Account(*run)),
+            Self::TaskProgressed { lease, .. } | Self::TaskYieldAsked { lease, .. } => {
                 keys.push(Key::Task(lease.task));
             }
-            Self::TaskUnblocked { task, .. }
-            | Self::RecordResolved { task, .. }
-            | Self::TaskReassigned { task, .. } => {
+            Self::TaskUnblocked { task, .. } | Self::TaskReassigned { task, .. } => {
                 keys.push(Key::Task(*task));
             }
             Self::ResultRefused { .. } => keys.push(Key::Tally),
@@ -777,8 +804,14 @@ impl Event {
             Self::PoolJoined { pool, .. } | Self::PoolLeft { pool, .. } => {
                 keys.push(Key::Pool(pool.clone()));
             }
-            Self::RunStarted { run, receipt, .. } => {
+            Self::RunStarted {
+                run,
+                receipt,
+                budget,
+                ..
+            } => {
                 keys.extend([Key::Run(*run), Key::Tally]);
+                keys.extend(budget.is_some().then_some(Key::Account(*run)));
                 keys.extend(receipt.iter().map(|(key, _)| Key::Receipt(key.clone())));
             }
             Self::StepStarted { run, .. }
@@ -831,7 +864,8 @@ impl Event {
             | Self::RunCompleted { run, .. }
             | Self::RunFailed { run, .. }
             | Self::RunCancelled { run, .. }
-            | Self::RunReopened { run } => Some(*run),
+            | Self::RunReopened { run }
+            | Self::BudgetWarned { run } => Some(*run),
             Self::TaskProgressed { run, .. }
             | Self::RecordNoted { run, .. }
             | Self::RecordResolved { run, .. }

@@ -11,6 +11,7 @@
 
 pub mod attempt;
 pub mod blackboard;
+pub mod budget;
 pub mod command;
 pub mod credential;
 pub mod decide;

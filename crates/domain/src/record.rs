@@ -17,6 +17,7 @@
 //! what a step does, or trying it again; both are the handler's.
 
 use crate::attempt::Failure;
+use crate::budget::{Amount, Cost, Dues};
 use crate::command::Outcome;
 use crate::decide::Decision;
 use crate::error::{Code, Error};
@@ -161,6 +162,10 @@ pub struct NewRecord {
     pub effect: EffectClass,
     /// Where it stands.
     pub state: RecordState,
+    /// With an intent, what to reserve for it; with an outcome, what it cost. An outcome that does
+    /// not say cost what was reserved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
 }
 
 /// A step's receipt, as it is kept with its task.
@@ -177,6 +182,9 @@ pub struct Record {
     pub attempt: u32,
     /// Since when it stands there.
     pub at: Time,
+    /// What is reserved for it, while nobody knows its outcome.
+    #[serde(default, skip_serializing_if = "Amount::is_zero")]
+    pub held: Amount,
 }
 
 /// Whether a record changes when attempt `attempt` says `new`; `false` is said already.
@@ -275,10 +283,15 @@ fn fits(task: &Task, key: &Name, state: &RecordState) -> Result<(), Error> {
 }
 
 /// Decides what the current attempt says about a step.
-pub(crate) fn note(task: &Task, lease: &AttemptRef, new: &NewRecord) -> Decision {
-    let state = new.state.clone().bounded();
+pub(crate) fn note(
+    state: &State,
+    task: &Task,
+    lease: &AttemptRef,
+    new: &NewRecord,
+    now: Time,
+) -> Decision {
     let new = &NewRecord {
-        state,
+        state: new.state.clone().bounded(),
         ..new.clone()
     };
     match accepts(task.record(&new.key), new, lease.attempt) {
@@ -289,14 +302,49 @@ pub(crate) fn note(task: &Task, lease: &AttemptRef, new: &NewRecord) -> Decision
     if let Err(error) = fits(task, &new.key, &new.state) {
         return Decision::refuse(error);
     }
-    Decision::event(
-        Event::RecordNoted {
-            lease: lease.clone(),
-            record: new.clone(),
-            run: task.spec.of.as_ref().map(|of| of.run),
+    let run = task.spec.of.as_ref().map(|of| of.run);
+    let dues = dues(task.record(&new.key), new);
+    let account = run.and_then(|run| state.account(&run));
+    if let (RecordState::Intended, Some(cost), Some(account)) = (&new.state, &new.cost, account)
+        && let Err(error) = account.admit(cost, now)
+    {
+        return Decision::refuse(error);
+    }
+    let mut events = vec![Event::RecordNoted {
+        lease: lease.clone(),
+        record: new.clone(),
+        run,
+        dues: dues.some(),
+    }];
+    if let (Some(run), Some(account)) = (run, account)
+        && account.warns(dues.spent)
+    {
+        events.push(Event::BudgetWarned { run });
+    }
+    Decision {
+        events,
+        outcome: Ok(Outcome::Done),
+    }
+}
+
+/// What this word about a step moves on the accounts.
+fn dues(known: Option<&Record>, new: &NewRecord) -> Dues {
+    let before = known.map(|known| known.held).unwrap_or_default();
+    let told = new.cost.map(|cost| cost.amount);
+    match &new.state {
+        // Done again, because nobody knows what came of it: that one counts as bought.
+        RecordState::Intended => Dues {
+            held: told.unwrap_or_default(),
+            released: before,
+            spent: before,
         },
-        Outcome::Done,
-    )
+        RecordState::Done { .. } | RecordState::Failed { .. } => Dues {
+            held: Amount::default(),
+            released: before,
+            spent: told.unwrap_or(before),
+        },
+        RecordState::InDoubt => Dues::default(),
+    }
 }
 
 /// Whether an attempt that has ended says again what it had said of a step's outcome. An intent is
@@ -342,6 +390,12 @@ pub(crate) fn resolve(state: &State, task: &TaskId, key: &Name, finding: &Findin
                 },
             },
             run: task.spec.of.as_ref().map(|of| of.run),
+            dues: Dues {
+                released: known.held,
+                spent: known.held,
+                ..Dues::default()
+            }
+            .some(),
         },
         Outcome::Task(task.id),
     )
@@ -355,11 +409,19 @@ impl Task {
 
     /// Folds what an attempt said.
     pub(crate) fn noted(&mut self, lease: &AttemptRef, new: &NewRecord, at: Time) {
-        let NewRecord { key, effect, state } = new.clone();
+        let held = match &new.state {
+            RecordState::Intended => new.cost.unwrap_or_default().amount,
+            RecordState::InDoubt => self
+                .record(&new.key)
+                .map(|known| known.held)
+                .unwrap_or_default(),
+            RecordState::Done { .. } | RecordState::Failed { .. } => Amount::default(),
+        };
         let record = Record {
-            key,
-            effect,
-            state,
+            key: new.key.clone(),
+            effect: new.effect,
+            state: new.state.clone(),
+            held,
             attempt: lease.attempt,
             at,
         };
@@ -373,6 +435,7 @@ impl Task {
     pub(crate) fn resolved(&mut self, key: &Name, finding: &Finding, at: Time) {
         if let Some(known) = self.records.iter_mut().find(|known| known.key == *key) {
             known.state = finding.clone().into();
+            known.held = Amount::default();
             known.at = at;
         }
     }

@@ -646,6 +646,7 @@ fn plan(
             metadata: new.metadata.clone(),
             receipt,
             trace: new.trace,
+            budget: new.budget,
         },
     );
     Ok(Decision {

@@ -2,6 +2,7 @@
 //! not exist are different things, and deciding over a row that is not loaded is a defect.
 
 use crate::blackboard::{Board, Entry};
+use crate::budget::Account;
 use crate::command::Receipt;
 use crate::credential::Credential;
 use crate::error::{Code, Error};
@@ -43,6 +44,8 @@ pub enum Key {
     Entry(EntryId),
     /// A board's count.
     Board(Option<RunId>),
+    /// A run's account.
+    Account(RunId),
     /// A message.
     Message(MessageId),
     /// A credential.
@@ -72,6 +75,8 @@ pub enum Row {
     Entry(Arc<Entry>),
     /// A board's count.
     Board(Arc<Board>),
+    /// A run's account.
+    Account(Arc<Account>),
     /// A message.
     Message(Arc<Message>),
     /// A credential.
@@ -146,6 +151,9 @@ impl Row {
             (None, Key::Board(_)) => {
                 return Self::evolve(Some(Self::Board(Arc::default())), key, recorded);
             }
+            (None, Key::Account(_)) => {
+                return Self::evolve(Some(Self::Account(Arc::default())), key, recorded);
+            }
             (None, Key::Tally) => {
                 return Self::evolve(Some(Self::Tally(Arc::default())), key, recorded);
             }
@@ -169,6 +177,7 @@ impl Row {
                     Self::Pool(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Entry(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Board(row) => Arc::make_mut(row).evolve(recorded),
+                    Self::Account(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Message(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Credential(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Tally(row) => Arc::make_mut(row).evolve(recorded),
@@ -221,6 +230,7 @@ impl Row {
             Self::Receipt(row) => serde_json::to_writer(text, row),
             Self::Entry(row) => serde_json::to_writer(text, row),
             Self::Board(row) => serde_json::to_writer(text, row),
+            Self::Account(row) => serde_json::to_writer(text, row),
             Self::Message(row) => serde_json::to_writer(text, row),
             Self::Credential(row) => serde_json::to_writer(text, row),
             Self::Tally(row) => serde_json::to_writer(text, row),
@@ -242,6 +252,7 @@ impl Row {
             Key::Receipt(_) => Self::Receipt(serde_json::from_slice(text)?),
             Key::Entry(_) => Self::Entry(serde_json::from_slice(text)?),
             Key::Board(_) => Self::Board(serde_json::from_slice(text)?),
+            Key::Account(_) => Self::Account(serde_json::from_slice(text)?),
             Key::Message(_) => Self::Message(serde_json::from_slice(text)?),
             Key::Credential(_) => Self::Credential(serde_json::from_slice(text)?),
             Key::Tally => Self::Tally(serde_json::from_slice(text)?),
@@ -393,6 +404,8 @@ impl State {
         receipt(Receipt: Name) -> Receipt;
         /// The entry's row.
         entry(Entry: EntryId) -> Entry;
+        /// The account of a run, once something was spent in it or it has a budget.
+        account(Account: RunId) -> Account;
         /// The message's row.
         message(Message: MessageId) -> Message;
         /// The credential's row.

@@ -14,6 +14,7 @@
 //! worker that holds it, while the task is leased. Everything else is refused and recorded.
 
 pub use crate::attempt::{AttemptEnd, AttemptState, EndedAttempt, Failure, Lease};
+use crate::budget::Ledger;
 use crate::command::{Claimant, Made, Outcome, Recalled, Report, Submission, recall};
 use crate::decide::Decision;
 use crate::error::{Code, Error};
@@ -31,6 +32,9 @@ use crate::trace::{Lineage, TraceParent};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Of an attempt that was handed back because nothing could be done yet.
+const DEFERRED: &str = "attempt.deferred";
 
 /// What comes first: higher. Five bands have names; any number between them is allowed.
 #[derive(
@@ -433,6 +437,9 @@ pub struct Task {
     /// What became of its steps, in the order they were first told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Record>,
+    /// What its steps cost.
+    #[serde(default, skip_serializing_if = "Ledger::is_empty")]
+    pub account: Ledger,
 }
 
 /// How far a task is, as its worker told.
@@ -493,6 +500,13 @@ pub enum Waits {
     NotDue {
         /// Which.
         until: Time,
+    },
+    /// For an instant before which its worker could do nothing: a provider lets nobody in.
+    RateLimited {
+        /// Which.
+        until: Time,
+        /// What its worker said.
+        why: String,
     },
     /// For other tasks.
     BlockedBy {
@@ -686,8 +700,21 @@ impl Task {
                     note: note.clone(),
                 });
             }
-            Event::RecordNoted { lease, record, .. } => self.noted(lease, record, at),
-            Event::RecordResolved { key, finding, .. } => self.resolved(key, finding, at),
+            Event::RecordNoted {
+                lease,
+                record,
+                dues,
+                ..
+            } => {
+                self.noted(lease, record, at);
+                self.account.fold(&dues.unwrap_or_default());
+            }
+            Event::RecordResolved {
+                key, finding, dues, ..
+            } => {
+                self.resolved(key, finding, at);
+                self.account.fold(&dues.unwrap_or_default());
+            }
             Event::TaskYieldAsked { .. } => {
                 if let Some(lease) = self.lease_mut() {
                     lease.yield_asked = true;
@@ -803,6 +830,7 @@ impl Task {
             checkpoint: None,
             progress: None,
             records: Vec::new(),
+            account: Ledger::default(),
         }
     }
 
@@ -854,7 +882,14 @@ impl Task {
         if let Some(until) = not_before
             && *until > now
         {
-            return Some(Waits::NotDue { until: *until });
+            let last = self.ended.last().and_then(|last| last.failure.as_ref());
+            return Some(match last.filter(|failure| failure.code == DEFERRED) {
+                Some(failure) => Waits::RateLimited {
+                    until: *until,
+                    why: failure.message.clone(),
+                },
+                None => Waits::NotDue { until: *until },
+            });
         }
         if queue_paused {
             return Some(Waits::Paused {
@@ -1088,7 +1123,7 @@ pub(crate) fn report(
                 done,
             )
         }
-        Report::Recorded(new) => crate::record::note(task, lease, new),
+        Report::Recorded(new) => crate::record::note(state, task, lease, new, now),
         Report::Completed { output } => {
             if let Err(error) = payload("the task's output", output.bytes()) {
                 // Kept as the attempt's failure, so that the task does not hang in its lease.
@@ -1123,16 +1158,22 @@ pub(crate) fn report(
             decision.events.extend(fault.flatten());
             decision
         }
-        Report::Released { reason, checkpoint } => {
+        Report::Released {
+            reason,
+            checkpoint,
+            after_ms,
+        } => {
             let kept = checkpoint.as_ref().map_or(Ok(()), |checkpoint| {
                 payload("the checkpoint", checkpoint.bytes())
             });
-            let failure = Failure::new("attempt.released", reason.clone()).bounded();
+            let later = (*after_ms > 0).then(|| now.plus_ms((*after_ms).min(BACKOFF_MS_MAX)));
+            let code = later.map_or("attempt.released", |_| DEFERRED);
+            let failure = Failure::new(code, reason.clone()).bounded();
             // Without a checkpoint that is too large, yet released: it must not hang in its lease.
             let checkpoint = checkpoint.clone().filter(|_| kept.is_ok());
             let released = ended(task, held, AttemptEnd::Cancelled, failure, now);
             Decision {
-                events: vec![released.released(checkpoint)],
+                events: vec![released.event(later, false, checkpoint)],
                 outcome: kept.map(|()| done),
             }
         }
@@ -1161,11 +1202,6 @@ fn ended(task: &Task, held: &Lease, end: AttemptEnd, failure: Failure, now: Time
 }
 
 impl Ended {
-    /// Back to its old place in the queue, at no cost to the retry policy.
-    fn released(self, checkpoint: Option<Json>) -> Event {
-        self.event(None, false, checkpoint)
-    }
-
     fn event(self, retry_at: Option<Time>, counted: bool, checkpoint: Option<Json>) -> Event {
         let Self {
             lease,
@@ -1335,7 +1371,9 @@ pub(crate) fn reassign(state: &State, task: &TaskId, to: &Address, now: Time) ->
         TaskStatus::Assigned | TaskStatus::InProgress => {
             if let Some(held) = task.lease() {
                 let failure = Failure::new("attempt.reassigned", "given to another worker");
-                events.push(ended(task, held, AttemptEnd::Cancelled, failure, now).released(None));
+                events.push(
+                    ended(task, held, AttemptEnd::Cancelled, failure, now).event(None, false, None),
+                );
             }
         }
         TaskStatus::Failed | TaskStatus::Cancelled => {

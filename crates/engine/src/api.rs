@@ -328,7 +328,12 @@ impl ApiRead for Engine {
     }
 
     async fn run_get(&self, run: RunId) -> Result<RunView> {
-        Ok(RunView::from(&*self.run(run).await?))
+        let view = RunView::from(&*self.run(run).await?);
+        let account = match self.row(Key::Account(run)).await? {
+            Some(Row::Account(account)) => Some(*account),
+            _ => None,
+        };
+        Ok(RunView { account, ..view })
     }
 
     async fn run_list(&self, query: RunQuery) -> Result<Page<RunView>> {

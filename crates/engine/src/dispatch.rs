@@ -93,6 +93,7 @@ pub(crate) fn take_back(lease: AttemptRef) -> Request {
     let report = Report::Released {
         reason: "its worker hung up before it heard of it".into(),
         checkpoint: None,
+        after_ms: 0,
     };
     Request::own(vec![Op::Command(Command::TaskReport { lease, report })])
 }

@@ -301,6 +301,7 @@ async fn start(api: &Subject, goal: &str, steps: Value, crew: &[&str]) -> RunId 
         metadata: Default::default(),
         key: None,
         trace: None,
+        budget: None,
     };
     api.run_start(run).await.unwrap()
 }

@@ -2,6 +2,7 @@
 //! reading (why a task waits, whether a worker is there).
 
 use domain::blackboard::Entry;
+use domain::budget::{Account, Ledger};
 use domain::credential::{Credential, Scope};
 use domain::graph::Graph;
 use domain::id::{MessageId, RunId, TaskId};
@@ -100,6 +101,9 @@ pub struct TaskView {
     /// What became of its steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Record>,
+    /// What its steps cost.
+    #[serde(default, skip_serializing_if = "Ledger::is_empty")]
+    pub account: Ledger,
 }
 
 impl TaskView {
@@ -153,6 +157,7 @@ impl TaskView {
             ended: task.ended.clone(),
             metadata: task.spec.metadata.clone(),
             records: task.records.clone(),
+            account: task.account,
         }
     }
 }
@@ -253,6 +258,9 @@ pub struct RunView {
     /// Whatever its starter wants to find again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<Name, Json>,
+    /// What it may spend, and what it has spent; only of one run that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
 }
 
 impl From<&Run> for RunView {
@@ -326,6 +334,7 @@ impl From<&Run> for RunView {
             created_at: run.created_at,
             ended_at,
             metadata: run.metadata.clone(),
+            account: None,
         }
     }
 }

@@ -250,6 +250,7 @@ impl Scenario {
             metadata: Default::default(),
             key: Some(name(format!("key of {goal}"))),
             trace: None,
+            budget: None,
         };
         self.act(at_ms, Vec::new(), What::Start(Box::new(new)));
     }

@@ -432,8 +432,14 @@ impl Hand {
                     let reason = "more urgent work waits".to_owned();
                     let checkpoint =
                         matches!(job.ending, Ending::Result(_)).then(|| json!(left).into());
-                    self.reports
-                        .push((job.lease, Report::Released { reason, checkpoint }));
+                    self.reports.push((
+                        job.lease,
+                        Report::Released {
+                            reason,
+                            checkpoint,
+                            after_ms: 0,
+                        },
+                    ));
                 }
             }
         }
@@ -490,6 +496,7 @@ fn step(key: &'static str, effect: EffectClass, state: RecordState) -> Report {
         key: Name::literal(key),
         effect,
         state,
+        cost: None,
     })
 }
 

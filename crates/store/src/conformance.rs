@@ -401,6 +401,7 @@ fn kind(key: &Key) -> &'static str {
         Key::Credential(_) => "credential",
         Key::Entry(_) => "entry",
         Key::Board(_) => "board",
+        Key::Account(_) => "account",
         Key::Message(_) => "message",
         Key::Tally => "tally",
     }

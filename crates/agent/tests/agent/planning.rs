@@ -127,6 +127,7 @@ async fn begin(engine: &Engine) -> RunId {
         metadata: BTreeMap::new(),
         key: None,
         trace: None,
+        budget: None,
     };
     engine.run_start(run).await.unwrap()
 }

@@ -79,6 +79,7 @@ async fn a_producer_feeds_consumers() {
         metadata: [].into(),
         key: None,
         trace: None,
+        budget: None,
     };
     let run = api.run_start(run).await.unwrap();
     let view = crew::supervise(&api, run).await;

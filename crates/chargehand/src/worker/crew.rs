@@ -123,6 +123,12 @@ impl Crew {
             Ended::Yielded(checkpoint) => Report::Released {
                 reason: "yielded to more urgent work".into(),
                 checkpoint,
+                after_ms: 0,
+            },
+            Ended::Later { after, reason } => Report::Released {
+                reason,
+                checkpoint: None,
+                after_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1),
             },
         };
         self.attempts().remove(&key);

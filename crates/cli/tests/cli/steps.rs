@@ -38,6 +38,7 @@ async fn a_person_says_whether_a_step_in_doubt_happened() {
             key: key.parse().unwrap(),
             effect: EffectClass::AtMostOnce,
             state: RecordState::Intended,
+            cost: None,
         });
         (held.task_id, held.attempt, report)
     };

@@ -47,6 +47,7 @@ fn a_payload_is_at_most_a_megabyte_wherever_it_enters() {
     let checkpoint = Report::Released {
         reason: String::new(),
         checkpoint: Some(text_of(1_048_577)),
+        after_ms: 0,
     };
     let error = world.report(&lease, checkpoint).unwrap_err();
     assert_eq!(error.code, Code::PayloadTooLarge);

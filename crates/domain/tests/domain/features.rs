@@ -610,6 +610,7 @@ fn a_checkpoint_outlives_its_attempt_and_not_the_task() {
     let released = Report::Released {
         reason: "yield".into(),
         checkpoint: Some(json!({"page": 3}).into()),
+        after_ms: 0,
     };
     world.report(&lease, released).unwrap();
     let page = |world: &World| world.task(task).checkpoint.as_ref().map(Json::value);

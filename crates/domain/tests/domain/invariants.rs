@@ -4,6 +4,7 @@
 use crate::monitor::counts;
 use crate::world::{World, n, spec, start};
 use domain::blackboard::NewEntry;
+use domain::budget::{Amount, Cost};
 use domain::command::{Claimant, Command, Report, RunStart, Submission};
 use domain::error::Who;
 use domain::event::{AttemptRef, Event};
@@ -82,7 +83,7 @@ struct Shape {
 enum Say {
     Started,
     Progressed(f64),
-    Recorded(u8, u8, RecordState),
+    Recorded(u8, u8, RecordState, u8),
     Completed(f64),
     Failed { retryable: bool, worker_fault: bool },
     Released,
@@ -126,7 +127,8 @@ fn say() -> impl Strategy<Value = Say> {
     prop_oneof![
         1 => Just(Say::Started),
         1 => (0.0..=1.0f64).prop_map(Say::Progressed),
-        4 => (0..2u8, 0..4u8, record_state()).prop_map(|(k, e, s)| Say::Recorded(k, e, s)),
+        4 => (0..2u8, 0..4u8, record_state(), 0..40u8)
+            .prop_map(|(k, e, s, cost)| Say::Recorded(k, e, s, cost)),
         4 => any::<f64>().prop_filter("finite", |x| x.is_finite()).prop_map(Say::Completed),
         2 => any::<(bool, bool)>()
             .prop_map(|(retryable, worker_fault)| Say::Failed { retryable, worker_fault }),
@@ -482,10 +484,17 @@ fn report(say: Say) -> Report {
             fraction: Some(fraction),
             note: String::new(),
         },
-        Say::Recorded(key, effect, state) => Report::Recorded(NewRecord {
+        Say::Recorded(key, effect, state, cost) => Report::Recorded(NewRecord {
             key: n(RECORDS[key as usize]),
             effect: EffectClass::ALL[effect as usize],
             state,
+            cost: (cost > 0).then(|| Cost {
+                amount: Amount {
+                    tokens: cost.into(),
+                    ..Amount::CALL
+                },
+                last: cost % 5 == 0,
+            }),
         }),
         Say::Completed(output) => Report::Completed {
             output: json!([output]).into(),
@@ -503,6 +512,7 @@ fn report(say: Say) -> Report {
         Say::Released => Report::Released {
             reason: "z".into(),
             checkpoint: Some(json!({"at": 0.3}).into()),
+            after_ms: 0,
         },
     }
 }

@@ -3,6 +3,7 @@
 
 mod board;
 mod bounds;
+mod budget;
 mod features;
 mod graphs;
 mod invariants;

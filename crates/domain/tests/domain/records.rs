@@ -33,6 +33,7 @@ fn record(key: &str, effect: EffectClass, state: RecordState) -> Report {
         key: n(key),
         effect,
         state,
+        cost: None,
     })
 }
 

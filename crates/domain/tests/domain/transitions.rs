@@ -122,6 +122,7 @@ fn released() -> Report {
     Report::Released {
         reason: "stopping".into(),
         checkpoint: Some(json!({"page": 3}).into()),
+        after_ms: 0,
     }
 }
 

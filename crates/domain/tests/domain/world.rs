@@ -1,6 +1,7 @@
 //! A world small enough to keep in memory: commands are decided and their events folded as a store
 //! would, and after each command everything that must always hold is checked by recounting.
 
+use domain::budget::{Budget, Ledger};
 use domain::command::{Claimant, Command, Outcome, Report, RunStart, Submission, follow_up};
 use domain::decide::decide;
 use domain::error::{Code, Error};
@@ -45,6 +46,10 @@ pub(crate) fn start(steps: Value) -> RunStart {
         metadata: BTreeMap::new(),
         key: None,
         trace: None,
+        budget: Some(Budget {
+            tokens: Some(1_000),
+            ..Budget::default()
+        }),
     }
 }
 
@@ -439,6 +444,15 @@ impl World {
                 (Key::Board(run), Row::Board(board)) => {
                     assert_eq!(board.entries, boards.get(run).copied().unwrap_or_default());
                 }
+                (Key::Account(run), Row::Account(account)) => {
+                    let of = |task: &&Task| task.spec.of.as_ref().is_some_and(|of| of.run == *run);
+                    let tasks = self.tasks().filter(of).map(|task| task.account);
+                    let sum = tasks.fold(Ledger::default(), |sum, task| Ledger {
+                        spent: sum.spent.plus(task.spent),
+                        held: sum.held.plus(task.held),
+                    });
+                    assert_eq!(account.ledger, sum, "the sum of the children of {run}");
+                }
                 (Key::Run(_), Row::Run(run)) => self.check_steps(run, &steps),
                 _ => {}
             }
@@ -608,6 +622,7 @@ impl World {
         let report = Report::Released {
             reason: "yield".into(),
             checkpoint: None,
+            after_ms: 0,
         };
         self.report(lease, report).unwrap();
     }

@@ -24,6 +24,7 @@ async fn start(engine: &Engine, tasks: usize) -> RunId {
         metadata: BTreeMap::new(),
         key: None,
         trace: None,
+        budget: None,
     };
     engine.run_start(run).await.unwrap()
 }

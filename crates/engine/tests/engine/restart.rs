@@ -40,6 +40,7 @@ async fn start_run(engine: &Engine) -> domain::id::RunId {
         metadata: Default::default(),
         key: None,
         trace: None,
+        budget: None,
     };
     engine.run_start(run).await.unwrap()
 }

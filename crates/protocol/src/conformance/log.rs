@@ -128,6 +128,7 @@ pub async fn urgent_work_makes_running_work_yield(api: Subject) {
     let released = Report::Released {
         reason: "more urgent work".into(),
         checkpoint: Some(json!({"page": 7}).into()),
+        after_ms: 0,
     };
     let mut work = claiming("w", 1, 0);
     work.reports = vec![(slow, 1, released)];
@@ -177,6 +178,7 @@ pub async fn payloads_are_bounded(api: Subject) {
     let released = Report::Released {
         reason: "too much to keep".into(),
         checkpoint: Some(large()),
+        after_ms: 0,
     };
     too_large(report(&api, "w", &held, released).await.unwrap_err());
     // It is released all the same: its worker has let go of it.

@@ -10,6 +10,7 @@ fn recorded(key: &str, effect: EffectClass, state: RecordState) -> Report {
         key: name(key),
         effect,
         state,
+        cost: None,
     })
 }
 
@@ -160,6 +161,7 @@ pub async fn what_is_done_is_final_and_said_once(api: Subject) {
     let released = Report::Released {
         reason: "tired".into(),
         checkpoint: None,
+        after_ms: 0,
     };
     report(&api, "w", &held, released).await.unwrap();
     report(&api, "w", &held, pay(done(json!(1)))).await.unwrap();

@@ -195,6 +195,7 @@ pub async fn runs_are_listed_newest_first(api: Subject) {
         metadata: Default::default(),
         key: Some(name("monday")),
         trace: None,
+        budget: None,
     };
     let known = api.run_start(keyed("four")).await.unwrap();
     assert_eq!(api.run_start(keyed("four")).await.unwrap(), known);

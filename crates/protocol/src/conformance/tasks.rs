@@ -350,6 +350,7 @@ pub async fn a_released_task_keeps_its_checkpoint(api: Subject) {
     let released = Report::Released {
         reason: "stopping".into(),
         checkpoint: Some(json!({"page": 7}).into()),
+        after_ms: 0,
     };
     report(&api, "w", &held, released).await.unwrap();
     let view = api.task_get(task).await.unwrap();
@@ -371,6 +372,7 @@ pub async fn a_stale_token_is_refused_and_recorded(api: Subject) {
     let released = Report::Released {
         reason: "tired".into(),
         checkpoint: None,
+        after_ms: 0,
     };
     report(&api, "old", &old, released).await.unwrap();
     let new = take(&api, "new").await;

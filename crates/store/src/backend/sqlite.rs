@@ -408,6 +408,7 @@ fn other_id(key: &Key) -> (&'static str, String) {
         Key::Receipt(name) => ("receipt", name.to_string()),
         Key::Credential(name) => ("credential", name.to_string()),
         Key::Board(run) => ("board", run.map_or_else(String::new, |run| run.to_string())),
+        Key::Account(run) => ("account", run.to_string()),
         Key::Tally => ("tally", String::new()),
         Key::Task(id) => ("task", id.to_string()),
         Key::Run(id) => ("run", id.to_string()),
@@ -427,6 +428,7 @@ fn other_key(kind: &str, id: &str) -> Result<Key, Error> {
         "credential" => Key::Credential(name()?),
         "board" if id.is_empty() => Key::Board(None),
         "board" => Key::Board(Some(id.parse()?)),
+        "account" => Key::Account(id.parse()?),
         "tally" => Key::Tally,
         _ => {
             return Err(Error::new(

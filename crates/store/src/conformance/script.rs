@@ -6,6 +6,7 @@
 
 use crate::{Answer, Applied, Op, Request, Store};
 use domain::blackboard::NewEntry;
+use domain::budget::{Amount, Budget, Cost};
 use domain::command::{Claimant, Command, Outcome, Report, RunStart, Submission};
 use domain::error::Error;
 use domain::event::AttemptRef;
@@ -354,6 +355,13 @@ impl Script {
                         output: Json::from_value(&serde_json::json!([self.below(2), 0.1])),
                     },
                 },
+                cost: (self.below(2) == 0).then(|| Cost {
+                    amount: Amount {
+                        tokens: 7,
+                        ..Amount::CALL
+                    },
+                    last: false,
+                }),
             }),
             0 => Report::Started,
             1 => Report::Progressed {
@@ -370,6 +378,7 @@ impl Script {
             4 => Report::Released {
                 reason: "later".into(),
                 checkpoint: Some(Json::from_value(&serde_json::json!({"at": self.below(9)}))),
+                after_ms: 0,
             },
             _ => Report::Completed {
                 output: Json::from_value(&serde_json::json!([self.below(9), 0.1, "é"])),
@@ -425,6 +434,10 @@ impl Script {
             metadata: BTreeMap::new(),
             key: (self.below(4) == 0).then(|| Name::literal("run-once")),
             trace: None,
+            budget: (self.below(2) == 0).then(|| Budget {
+                tokens: Some(100),
+                ..Budget::default()
+            }),
         }
     }
 
@@ -477,6 +490,7 @@ pub fn timer(key: &Key) -> Option<Command> {
         | Key::Slot(_)
         | Key::Pool(_)
         | Key::Board(_)
+        | Key::Account(_)
         | Key::Credential(_)
         | Key::Tally => return None,
     })

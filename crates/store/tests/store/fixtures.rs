@@ -126,6 +126,7 @@ fn write(folder: &Path) {
         metadata: BTreeMap::from([(name("asked-by"), json("\"a person\""))]),
         key: None,
         trace: None,
+        budget: None,
     };
     assert_eq!(
         command(&mut store, Command::RunStart(Box::new(start))),
