@@ -35,6 +35,7 @@ pub use secret::{Secret, VARIABLE_PREFIX};
 pub use tree::Place;
 
 use crate::model::ModelName;
+use crate::model::price::{Price, Prices};
 use domain::record::EffectClass;
 use serde::Serialize;
 use serde_json::Value;
@@ -122,6 +123,9 @@ pub struct CrewModel {
     pub tokens_max: Option<u32>,
     /// How freely it chooses its words; `None` is the provider's default.
     pub temperature: Option<f32>,
+    /// What it costs, where the file says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
 }
 
 /// What a run may spend; nothing is without a limit.
@@ -139,6 +143,19 @@ pub struct Budget {
     pub depth: u32,
     /// Tasks of one plan.
     pub fan_out: u32,
+}
+
+impl Budget {
+    /// What the engine accounts for: the rest is the plan's.
+    #[must_use]
+    pub fn of_run(&self) -> domain::budget::Budget {
+        domain::budget::Budget {
+            tokens: Some(self.tokens),
+            usd_micros: Some(self.usd_micros),
+            calls: Some(self.calls.into()),
+            wall_ms: Some(self.wall_ms),
+        }
+    }
 }
 
 impl Default for Budget {
@@ -241,6 +258,25 @@ impl Crew {
     /// `crew.secret`.
     pub fn load(path: &Path) -> Result<Self, Vec<CrewError>> {
         resolve::load(path)
+    }
+
+    /// Models that cost money of which nobody knows how much: their full names.
+    #[must_use]
+    pub fn unpriced(&self) -> Vec<String> {
+        use crate::model::Provider;
+        let free = |model: &CrewModel| {
+            let provider = model.model.provider;
+            model.base_url.is_some() || matches!(provider, Provider::Ollama | Provider::Scripted)
+        };
+        let known = |model: &CrewModel| {
+            model
+                .price
+                .or(Prices::builtin().price(&model.model).copied())
+        };
+        let unknown = self.models.values();
+        let unknown = unknown.filter(|model| !free(model) && known(model).is_none());
+        let names: BTreeSet<_> = unknown.map(|model| model.model.to_string()).collect();
+        names.into_iter().collect()
     }
 
     /// Models whose key is not there now: the model's name and the variable that should hold it.

@@ -69,6 +69,17 @@ pub struct Standing {
     pub closed_for: Duration,
 }
 
+/// What came of a question.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// The answer, or the last fault.
+    pub outcome: Result<Answer, ModelError>,
+    /// How often it was asked.
+    pub tries: u32,
+    /// Of these, how often no answer came that may be paid for all the same.
+    pub lost: u32,
+}
+
 /// A gate. Cloning gives another handle to the same one.
 #[derive(Debug, Clone)]
 pub struct Gate {
@@ -257,17 +268,18 @@ impl Gate {
     }
 
     /// Asks, waiting for its turn, again and again where that may help: at most [`TRIES_MAX`] times,
-    /// and never beyond `until`. Gives the answer, or the last fault, and how often it asked.
-    pub async fn ask(
-        &self,
-        ask: &Ask,
-        until: Instant,
-        listener: &mut Listener<'_>,
-    ) -> (Result<Answer, ModelError>, u32) {
+    /// and never beyond `until`.
+    pub async fn ask(&self, ask: &Ask, until: Instant, listener: &mut Listener<'_>) -> Asked {
         let mut last = ModelError::new(Fault::Limited, "no turn came in time at the provider");
+        let mut lost = 0;
         for tries in 0..TRIES_MAX {
+            let asked = |outcome, tries, lost| Asked {
+                outcome,
+                tries,
+                lost,
+            };
             let Ok(inside) = tokio::time::timeout_at(until, self.enter()).await else {
-                return (Err(last), tries);
+                return asked(Err(last), tries, lost);
             };
             let outcome = tokio::time::timeout_at(until, self.model.ask(ask, listener)).await;
             let outcome = outcome
@@ -275,24 +287,30 @@ impl Gate {
             match outcome {
                 Ok(answer) => {
                     inside.leave(None);
-                    return (Ok(answer), tries + 1);
+                    return asked(Ok(answer), tries + 1, lost);
                 }
                 Err(error) => {
                     inside.leave(Some(&error));
+                    // It may have thought, and nobody heard what it thought or what it takes for it.
+                    lost += u32::from(matches!(error.fault, Fault::Silent | Fault::Broken));
                     if !error.fault.retryable() || tries + 1 == TRIES_MAX {
-                        return (Err(error), tries + 1);
+                        return asked(Err(error), tries + 1, lost);
                     }
                     let wait = error.retry_after.unwrap_or_else(|| backoff(tries));
                     let next = Instant::now() + wait;
                     if next >= until {
-                        return (Err(error), tries + 1);
+                        return asked(Err(error), tries + 1, lost);
                     }
                     last = error;
                     tokio::time::sleep_until(next).await;
                 }
             }
         }
-        (Err(last), TRIES_MAX)
+        Asked {
+            outcome: Err(last),
+            tries: TRIES_MAX,
+            lost,
+        }
     }
 }
 
@@ -358,7 +376,7 @@ mod tests {
         let until = begin + Duration::from_secs(3_600);
         let asks = (0..100).map(|_| {
             let gate = gate.clone();
-            tokio::spawn(async move { gate.ask(&Ask::default(), until, &mut |_| ()).await.0 })
+            tokio::spawn(async move { gate.ask(&Ask::default(), until, &mut |_| ()).await.outcome })
         });
         let asks: Vec<_> = asks.collect();
         for ask in asks {
@@ -399,19 +417,19 @@ mod tests {
         let gate = Gate::before(Arc::clone(&ill) as Arc<dyn Model>);
         for _ in 0..FAULTS_MAX {
             let soon = Instant::now() + Duration::from_millis(1);
-            let (outcome, tries) = gate.ask(&Ask::default(), soon, &mut |_| ()).await;
+            let Asked { outcome, tries, .. } = gate.ask(&Ask::default(), soon, &mut |_| ()).await;
             assert_eq!((outcome.unwrap_err().fault, tries), (Fault::Overloaded, 1));
         }
         assert_eq!(gate.standing().circuit, Circuit::Open);
         let asked = ill.asked.load(SeqCst);
         let soon = Instant::now() + Duration::from_secs(1);
-        let (outcome, tries) = gate.ask(&Ask::default(), soon, &mut |_| ()).await;
+        let Asked { outcome, tries, .. } = gate.ask(&Ask::default(), soon, &mut |_| ()).await;
         assert_eq!((outcome.unwrap_err().fault, tries), (Fault::Limited, 0));
         assert_eq!(ill.asked.load(SeqCst), asked, "nobody asked");
         // When its time is over, one asks, and all go on.
         ill.well.store(true, SeqCst);
         let later = Instant::now() + Duration::from_secs(60);
-        let (outcome, tries) = gate.ask(&Ask::default(), later, &mut |_| ()).await;
+        let Asked { outcome, tries, .. } = gate.ask(&Ask::default(), later, &mut |_| ()).await;
         assert_eq!((outcome, tries), (Ok(answer()), 1));
         assert_eq!(gate.standing().circuit, Circuit::Closed);
     }
@@ -430,9 +448,9 @@ mod tests {
         let other = gate.beside(strict as Arc<dyn Model>);
         let soon = Instant::now() + Duration::from_millis(100);
         let refused = other.ask(&Ask::default(), soon, &mut |_| ()).await;
-        assert_eq!(refused.0.unwrap_err().fault, Fault::Limited);
+        assert_eq!(refused.outcome.unwrap_err().fault, Fault::Limited);
         assert!(!gate.standing().closed_for.is_zero());
-        let (outcome, tries) = gate.ask(&Ask::default(), soon, &mut |_| ()).await;
+        let Asked { outcome, tries, .. } = gate.ask(&Ask::default(), soon, &mut |_| ()).await;
         assert_eq!((outcome.unwrap_err().fault, tries), (Fault::Limited, 0));
     }
 
@@ -450,14 +468,14 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(60);
         let asked = tokio::spawn({
             let gate = gate.clone();
-            async move { gate.ask(&Ask::default(), until, &mut |_| ()).await.1 }
+            async move { gate.ask(&Ask::default(), until, &mut |_| ()).await.tries }
         });
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(gate.standing().under_way, 1);
         asked.abort();
         let _ = asked.await;
         assert_eq!(gate.standing().under_way, 0);
-        let (outcome, _) = gate.ask(&Ask::default(), until, &mut |_| ()).await;
+        let Asked { outcome, .. } = gate.ask(&Ask::default(), until, &mut |_| ()).await;
         assert_eq!(outcome.unwrap_err().fault, Fault::Silent, "its time was up");
     }
 }

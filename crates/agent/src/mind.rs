@@ -11,14 +11,19 @@
 //! result is then marked as partial, and says why.
 //!
 //! What tools say is data, and is shown to the model as such. What is not here: how tools are found
-//! and granted ([`Hands`] are what a mind may do), who waits for whom at a provider
-//! ([`Gate`]), and what a task costs altogether.
+//! and granted ([`Hands`] are what a mind may do), who waits for whom at a provider ([`Gate`]), and
+//! what the whole run may still spend: the engine keeps that account, a mind reserves from it before
+//! each turn and each call, and settles it after.
 
-use crate::gate::Gate;
+use crate::gate::{Asked, Gate};
 use crate::hands::Hands;
-use crate::model::{Answer, Ask, Call, CallResult, Fault, ModelError, Stop, ToolSpec, Turn, Usage};
+use crate::model::price::Price;
+use crate::model::{
+    Answer, Ask, Call, CallResult, Fault, ModelError, Stop, TOKENS_DEFAULT, ToolSpec, Turn, Usage,
+};
 use async_trait::async_trait;
-use chargehand::{Context, EffectClass, Ended, Handler};
+use chargehand::{Code, Context, EffectClass, Ended, Handler};
+use domain::budget::{Account, Amount, Cost};
 use domain::task::Failure;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -36,13 +41,18 @@ pub const ROUNDS_MAX: u32 = 400;
 /// Calls of a task when nothing is said.
 pub const CALLS_DEFAULT: u32 = 40;
 /// Tokens of a task, read and written, when nothing is said.
-pub const TOKENS_DEFAULT: u64 = 200_000;
+pub const TASK_TOKENS_DEFAULT: u64 = 200_000;
 /// Bytes of a tool's answer that a model is shown; the rest is cut, and it is told so.
 pub const SHOWN_BYTES_MAX: usize = 32 * 1024;
 /// Times that the same call may come to the same before the mind is stopped.
 pub const REPEATS_MAX: u32 = 3;
 /// Times that an answer which does not fit the wanted form is sent back.
 pub const REPAIRS_MAX: u32 = 2;
+/// Bytes of a question that are counted as one token before the provider has counted them: fewer
+/// than in English, so that what is reserved is rather too much.
+const TOKEN_BYTES: u64 = 3;
+/// Tokens that an answer must be allowed at least, to be worth asking for.
+const ANSWER_TOKENS_MIN: u64 = 64;
 /// Before the attempt's own deadline: time to hand over what there is.
 const MARGIN: Duration = Duration::from_secs(1);
 
@@ -66,6 +76,27 @@ pub struct Seat {
     pub tokens_max: u32,
     /// How freely it chooses its words.
     pub temperature: Option<f32>,
+    /// What its tokens cost; without one, its money is not counted.
+    pub price: Option<Price>,
+}
+
+impl Seat {
+    /// Tokens of an answer, at most.
+    fn answer_tokens(&self) -> u64 {
+        match self.tokens_max {
+            0 => TOKENS_DEFAULT.into(),
+            tokens => tokens.into(),
+        }
+    }
+
+    fn cost(&self, usage: &Usage) -> Amount {
+        let price = |price: &Price| price.cost_microdollars(usage);
+        Amount {
+            tokens: usage.input_tokens.saturating_add(usage.output_tokens),
+            usd_micros: self.price.as_ref().map_or(0, price),
+            calls: 1,
+        }
+    }
 }
 
 /// How far a mind may go with one task.
@@ -78,6 +109,8 @@ pub struct Bounds {
     pub calls: u32,
     /// Tokens read and written, as the provider counts them.
     pub tokens: u64,
+    /// Millionths of a US dollar.
+    pub usd_micros: u64,
 }
 
 impl Default for Bounds {
@@ -85,7 +118,8 @@ impl Default for Bounds {
         Self {
             rounds: ROUNDS_DEFAULT,
             calls: CALLS_DEFAULT,
-            tokens: TOKENS_DEFAULT,
+            tokens: TASK_TOKENS_DEFAULT,
+            usd_micros: u64::MAX,
         }
     }
 }
@@ -174,6 +208,9 @@ pub struct Spend {
     pub calls: u32,
     /// Tokens, as the providers counted them.
     pub usage: Usage,
+    /// Millionths of a US dollar, by the prices that are known.
+    #[serde(default)]
+    pub usd_micros: u64,
     /// Turns by model.
     pub models: BTreeMap<String, u32>,
 }
@@ -183,6 +220,8 @@ pub struct Spend {
 struct Turned {
     model: String,
     requests: u32,
+    #[serde(default)]
+    usd_micros: u64,
     answer: Answer,
 }
 
@@ -241,6 +280,9 @@ impl Mind {
         let deadline = task.assignment().deadline.0;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |since| since.as_millis() as u64);
+        // Nothing that is asked outlasts the run's time on the clock, either.
+        let over = account(task).await.and_then(|account| account.until());
+        let deadline = over.map_or(deadline, |over| over.0.min(deadline));
         let left = Duration::from_millis(deadline.saturating_sub(now)).saturating_sub(MARGIN);
         let work = Working {
             mind: self,
@@ -323,7 +365,10 @@ impl Working<'_> {
                 return self.wrap_up(reason).await;
             }
             let tools = self.mind.hands.specs().await;
-            let answer = self.turn(tools).await?;
+            let answer = match self.turn(tools, false).await {
+                Err(failure) if is_broke(&failure) => return self.wrap_up(broke(&failure)).await,
+                answer => answer?,
+            };
             match answer.stop {
                 Stop::Refused => {
                     let text = match answer.text.trim() {
@@ -399,11 +444,15 @@ impl Working<'_> {
         if tokens >= bounds.tokens {
             return Some(format!("its {} tokens are used up", bounds.tokens));
         }
+        if spend.usd_micros >= bounds.usd_micros {
+            let usd = domain::budget::usd(bounds.usd_micros);
+            return Some(format!("its {usd} are used up"));
+        }
         None
     }
 
     /// One turn of the model, from its receipt if there is one.
-    async fn turn(&mut self, tools: Vec<ToolSpec>) -> Result<Answer, Failure> {
+    async fn turn(&mut self, tools: Vec<ToolSpec>, last: bool) -> Result<Answer, Failure> {
         let ask = Ask {
             model: String::new(),
             system: format!("{HOUSE_RULES}\n\n{}", self.mind.instructions.trim()),
@@ -414,16 +463,51 @@ impl Working<'_> {
             temperature: None,
         };
         self.spend.rounds += 1;
-        let key = key("turn", self.spend.rounds, &json!(ask));
-        let (mind, until) = (self.mind, self.until);
-        let asked = || async move { answered(mind, ask, until).await };
-        let turned = self.task.step(&key, EffectClass::Pure, asked).await?;
+        let question = json!(ask);
+        let key = key("turn", self.spend.rounds, &question);
+        let bytes = question.to_string().len() as u64;
+        let turned = self.asked(&key, ask, bytes / TOKEN_BYTES, last).await?;
         let turned: Turned = read(turned, &key)?;
+        self.spend.usd_micros += turned.usd_micros;
         self.spend.requests += turned.requests;
         self.spend.usage += turned.answer.usage;
         *self.spend.models.entry(turned.model).or_default() += 1;
         self.turns.push(turned.answer.turn());
         Ok(turned.answer)
+    }
+
+    /// Asks within the run's budget: reserves what the answer may cost, and where that is not to be had
+    /// asks for a shorter one.
+    async fn asked(&self, key: &str, ask: Ask, input: u64, last: bool) -> Result<Value, Failure> {
+        let (mind, until) = (self.mind, self.until);
+        let wanted = mind.seats.iter().map(Seat::answer_tokens).max();
+        let mut output = wanted.unwrap_or_default();
+        loop {
+            let cost = Cost {
+                amount: mind.most(input, output),
+                last,
+            };
+            let asked = || answered(mind, &ask, until, input, output);
+            let outcome = self
+                .task
+                .step_costing(key, EffectClass::Pure, cost, asked)
+                .await;
+            match outcome {
+                Err(failure) if is_broke(&failure) => {
+                    // Others reserve, too: each time around there is less, so this ends.
+                    let affordable = match account(self.task).await {
+                        Some(account) => mind.affordable(&account, input, last),
+                        None => 0,
+                    };
+                    let shorter = affordable.min(output.saturating_sub(1));
+                    if shorter < ANSWER_TOKENS_MIN {
+                        return Err(failure);
+                    }
+                    output = shorter;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Makes the calls in their order, and shows the model what came of them. Says why when it goes
@@ -435,7 +519,13 @@ impl Working<'_> {
             let called = if self.spend.calls >= self.mind.bounds.calls {
                 Called::Failed("not made: the calls of this task are used up".into())
             } else {
-                self.call(call).await?
+                match self.call(call).await {
+                    Err(failure) if is_broke(&failure) => {
+                        stuck = Some(broke(&failure));
+                        Called::Failed("not made: the budget of the run is used up".into())
+                    }
+                    called => called?,
+                }
             };
             let (text, failed) = match called {
                 Called::Output(Value::String(text)) => (text, false),
@@ -482,7 +572,8 @@ impl Working<'_> {
         let (tool, arguments) = (call.tool.clone(), call.arguments.clone());
         let task = self.task;
         let done = || async move {
-            match hands.call(task, &tool, &arguments, &idempotency_key).await {
+            let called = hands.call(task, &tool, &arguments, &idempotency_key).await;
+            let outcome = match called {
                 Ok(output) => Ok(json!(Called::Output(output))),
                 // Whether it happened is for a person to find out.
                 Err(failure) if failure.code == "record.in_doubt" => Err(failure),
@@ -492,9 +583,15 @@ impl Working<'_> {
                     let text = format!("{}: {}", failure.code, failure.message);
                     Ok(json!(Called::Failed(text)))
                 }
-            }
+            };
+            (outcome, Amount::CALL)
         };
-        let called: Called = read(self.task.step(&key, effect, done).await?, &key)?;
+        let cost = Cost {
+            amount: Amount::CALL,
+            last: false,
+        };
+        let called = self.task.step_costing(&key, effect, cost, done).await?;
+        let called: Called = read(called, &key)?;
         self.evidence.push(Evidence {
             receipt: key,
             tool: name,
@@ -506,9 +603,11 @@ impl Working<'_> {
     /// A last turn, without tools: what there is, marked as partial.
     async fn wrap_up(mut self, reason: String) -> Result<Came, Failure> {
         self.turns.push(Turn::user(format!(
-            "Stop here: {reason}. Answer now with what you have, and say what is missing."
+            "Stop here: {}. Answer now with what you have, and say what is missing.",
+            // Without the numbers, which are others after a crash: then the question would be another.
+            reason.split(':').next().unwrap_or_default()
         )));
-        let text = match self.turn(Vec::new()).await {
+        let text = match self.turn(Vec::new(), true).await {
             Ok(answer) => answer.text,
             // What was done is not lost because the last word was not to be had.
             Err(_) => String::new(),
@@ -527,35 +626,110 @@ impl Working<'_> {
     }
 }
 
-/// Asks the first model, and the next one where the first cannot answer.
-async fn answered(mind: &Mind, ask: Ask, until: Instant) -> Result<Value, Failure> {
+impl Mind {
+    /// The most that an answer may cost: as its dearest model would ask.
+    fn most(&self, input: u64, output: u64) -> Amount {
+        let usage = Usage {
+            input_tokens: input,
+            cached_tokens: 0,
+            output_tokens: output,
+        };
+        let costs = self.seats.iter().map(|seat| seat.cost(&usage));
+        costs.fold(Amount::CALL, |most, cost| Amount {
+            tokens: most.tokens.max(cost.tokens),
+            usd_micros: most.usd_micros.max(cost.usd_micros),
+            calls: 1,
+        })
+    }
+
+    /// Tokens of an answer that what is left of a budget pays for.
+    fn affordable(&self, account: &Account, input: u64, last: bool) -> u64 {
+        let left = account.left(last);
+        let tokens = left.tokens.unwrap_or(u64::MAX).saturating_sub(input);
+        let money = left.usd_micros.map_or(u64::MAX, |usd| {
+            let question = self.most(input, 0).usd_micros;
+            // Rounded up once more than the whole would be: rather a token too few.
+            let million = self.most(0, 1_000_000).usd_micros;
+            match usd.saturating_sub(question).checked_mul(1_000_000) {
+                Some(micros) => micros.checked_div(million).unwrap_or(u64::MAX),
+                None => u64::MAX,
+            }
+        });
+        tokens.min(money)
+    }
+}
+
+/// What the task's run may spend and has spent; nothing when it is no run's.
+pub(crate) async fn account(task: &Context) -> Option<Account> {
+    let run = task.assignment().run_id?;
+    task.api().run_get(run).await.ok()?.account
+}
+
+fn is_broke(failure: &Failure) -> bool {
+    failure.code == Code::BudgetExhausted.as_str()
+}
+
+fn broke(failure: &Failure) -> String {
+    format!("the budget of the run is used up: {}", failure.message)
+}
+
+/// Asks the first model, and the next one where the first cannot answer, for at most `output` tokens;
+/// says what it cost, with what may have been paid for unanswered.
+async fn answered(
+    mind: &Mind,
+    ask: &Ask,
+    until: Instant,
+    input: u64,
+    output: u64,
+) -> (Result<Value, Failure>, Amount) {
     let mut last = ModelError::new(Fault::Refused, "the agent has no model");
     let mut requests = 0;
+    let mut spent = Amount::default();
     for seat in &mind.seats {
         let ask = Ask {
             model: seat.model.clone(),
-            tokens_max: seat.tokens_max,
+            tokens_max: u32::try_from(seat.answer_tokens().min(output)).unwrap_or(u32::MAX),
             temperature: seat.temperature,
             ..ask.clone()
         };
-        let (outcome, tries) = seat.gate.ask(&ask, until, &mut |_| ()).await;
+        let Asked {
+            outcome,
+            tries,
+            lost,
+        } = seat.gate.ask(&ask, until, &mut |_| ()).await;
         requests += tries;
+        let unheard = Usage {
+            input_tokens: input.saturating_mul(lost.into()),
+            ..Usage::default()
+        };
+        spent = spent.plus(Amount {
+            calls: tries.into(),
+            ..seat.cost(&unheard)
+        });
         match outcome {
             Ok(answer) => {
-                let model = seat.name.clone();
-                return Ok(json!(Turned {
-                    model,
+                let cost = Amount {
+                    // Counted with the tries.
+                    calls: 0,
+                    ..seat.cost(&answer.usage)
+                };
+                spent = spent.plus(cost);
+                let turned = Turned {
+                    model: seat.name.clone(),
                     requests,
-                    answer
-                }));
+                    usd_micros: spent.usd_micros,
+                    answer,
+                };
+                return (Ok(json!(turned)), spent);
             }
             Err(error) => last = error,
         }
     }
-    Err(Failure {
+    let failure = Failure {
         retryable: last.fault.retryable(),
         ..Failure::new(last.code, last.message)
-    })
+    };
+    (Err(failure), spent)
 }
 
 /// A step's key: what, which in order, and a digest of all that was asked.

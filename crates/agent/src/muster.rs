@@ -7,6 +7,7 @@ use crate::crew::{Agent, Crew, CrewModel};
 use crate::gate::Gate;
 use crate::hands::{Granted, NoHands};
 use crate::mind::{Bounds, Mind, Seat};
+use crate::model::price::{Price, Prices};
 use crate::model::{Fault, Key, ModelError, Provider, Settings, connect};
 use crate::planning::{Member, Minds, PLANNER_BOUNDS};
 use crate::tool::Toolbox;
@@ -88,7 +89,17 @@ fn seat(
         gate,
         tokens_max: model.tokens_max.unwrap_or(0),
         temperature: model.temperature,
+        price: price(model),
     })
+}
+
+/// What a model's tokens cost: as the crew file says, or as is known of its provider's models. What
+/// answers at another address is not the provider's.
+fn price(model: &CrewModel) -> Option<Price> {
+    let known = || Prices::builtin().price(&model.model).copied();
+    model
+        .price
+        .or_else(|| model.base_url.is_none().then(known)?)
 }
 
 /// The key of a model, if it has one.
@@ -134,6 +145,7 @@ fn mind(crew: &Crew, agent: &Agent, seats: &BTreeMap<&str, Seat>, toolbox: &Arc<
             rounds: agent.rounds,
             calls: crew.budget.calls,
             tokens: crew.budget.tokens,
+            usd_micros: crew.budget.usd_micros,
         },
     }
 }

@@ -96,6 +96,48 @@ pub struct Delegation {
     /// The inputs that were granted to it.
     #[serde(default)]
     pub inputs: Vec<Value>,
+    /// What it may spend of the run's budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
+}
+
+/// What a brief may spend of what was left of the run's budget when it was planned: its equal share,
+/// or a quarter of all if that is more. Shares may add up to more than there is; the run's own account
+/// never admits more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// Tokens, read and written.
+    pub tokens: u64,
+    /// Millionths of a US dollar.
+    pub usd_micros: u64,
+    /// Calls of tools.
+    pub calls: u32,
+}
+
+impl Share {
+    /// Parts of what is left that one brief may have when there are more than four.
+    const QUARTER: u64 = 4;
+
+    fn of(left: &domain::budget::Budget, briefs: usize) -> Self {
+        let parts = (briefs as u64).clamp(1, Self::QUARTER);
+        // A fifth is for checks, new plans and the answer.
+        let part = |left: Option<u64>| left.map_or(u64::MAX, |left| (left - left / 5) / parts);
+        Self {
+            tokens: part(left.tokens),
+            usd_micros: part(left.usd_micros),
+            calls: u32::try_from(part(left.calls)).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn within(self, bounds: Bounds) -> Bounds {
+        Bounds {
+            tokens: bounds.tokens.min(self.tokens),
+            usd_micros: bounds.usd_micros.min(self.usd_micros),
+            calls: bounds.calls.min(self.calls),
+            ..bounds
+        }
+    }
 }
 
 /// A brief, as the planner writes it.
@@ -285,7 +327,8 @@ impl PlanHandler {
         let briefs = self.0.lint(&envelope.result, goal.inputs.len());
         let briefs = briefs.map_err(|complaint| {
             // A plan that was cut short is none.
-            Failure::permanent("plan.invalid", complaint)
+            let why = envelope.reason.as_ref().unwrap_or(&complaint);
+            Failure::permanent("plan.invalid", format!("there is no plan: {why}"))
         })?;
         let granted = |numbers: Vec<usize>| {
             let inputs = numbers
@@ -293,7 +336,10 @@ impl PlanHandler {
                 .filter_map(|n| goal.inputs.get(n.checked_sub(1)?));
             inputs.cloned().collect()
         };
+        let account = crate::mind::account(task).await;
+        let share = account.map(|account| Share::of(&account.left(false), briefs.len()));
         let delegations = briefs.into_iter().map(|planned| Delegation {
+            share,
             agent: planned.agent,
             objective: planned.objective,
             acceptance: planned.acceptance,
@@ -406,6 +452,14 @@ impl WorkHandler {
             let text = format!("there is no agent “{}” in this crew", delegation.agent);
             return Err(Failure::permanent("agent.unknown", text).into());
         };
+        let bounds = match delegation.share {
+            Some(share) => share.within(member.mind.bounds),
+            None => member.mind.bounds,
+        };
+        let mind = Mind {
+            bounds,
+            ..member.mind.clone()
+        };
         let mut brief = Brief {
             objective: delegation.objective.clone(),
             inputs: match delegation.inputs.as_slice() {
@@ -417,7 +471,7 @@ impl WorkHandler {
             ..Brief::default()
         };
         loop {
-            let envelope = whole(&member.mind, task, &brief, &|_| Ok(())).await?;
+            let envelope = whole(&mind, task, &brief, &|_| Ok(())).await?;
             let delivered = |envelope, verdict| Delivered {
                 agent: delegation.agent.clone(),
                 objective: delegation.objective.clone(),
@@ -538,12 +592,31 @@ impl AnswerHandler {
             Completeness::Done if results.iter().all(is_whole) => Completeness::Done,
             _ => Completeness::Partial,
         };
+        let text = match envelope.result.as_str().unwrap_or_default().trim() {
+            // Not even last words were to be had: what there is, as it is.
+            "" => listed(&results),
+            text => text.to_owned(),
+        };
         Ok(Answered {
-            text: envelope.result.as_str().unwrap_or_default().to_owned(),
+            text,
             status,
             sources,
         })
     }
+}
+
+/// Results, each with its number.
+fn listed(results: &[Delivered]) -> String {
+    let line = |(n, delivered): (usize, &Delivered)| {
+        let result = match &delivered.envelope.result {
+            Value::String(text) if text.trim().is_empty() => "no result".to_owned(),
+            Value::String(text) => text.trim().to_owned(),
+            other => other.to_string(),
+        };
+        format!("[{}] {}: {result}", n + 1, delivered.objective)
+    };
+    let lines: Vec<String> = results.iter().enumerate().map(line).collect();
+    lines.join("\n")
 }
 
 /// Whether an answer cites, and nothing that is not there.
@@ -571,4 +644,5 @@ pub const PLANNER_BOUNDS: Bounds = Bounds {
     rounds: 8,
     calls: 1,
     tokens: 400_000,
+    usd_micros: u64::MAX,
 };

@@ -104,12 +104,14 @@ pub(crate) async fn turns(
             gate: Gate::before(Arc::new(Instantly)),
             tokens_max: 0,
             temperature: None,
+            price: None,
         }],
         hands: Arc::new(Nothing),
         bounds: Bounds {
             rounds: TURNS + 2,
             calls: TURNS + 1,
             tokens: u64::MAX,
+            usd_micros: u64::MAX,
         },
     };
     let kind = Name::literal(KIND);

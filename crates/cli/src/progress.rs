@@ -195,6 +195,9 @@ impl View {
                 lease: Some(lease), ..
             } => self.line(&lease.worker, None, 0),
             Event::WorkerLost { worker, .. } => self.line(worker, None, 0),
+            Event::BudgetWarned { .. } => {
+                self.note("most of the budget is spent; see `chargehand runs show`");
+            }
             Event::TaskRedriven { .. } => self.failed = self.failed.saturating_sub(1),
             _ => {}
         }

@@ -15,6 +15,7 @@ use agent::mind::Completeness;
 use agent::planning::Answered;
 use agent::supervisor::{Aggregated, OneResult, Supervisor};
 use chargehand::Running;
+use domain::budget::{Amount, usd};
 use domain::id::RunId;
 use domain::name::Name;
 use domain::run::RunStatus;
@@ -252,6 +253,9 @@ fn document(view: &RunView, made: &Aggregated, statistics: &Statistics) -> Value
         "final_result": view.final_result,
         "statistics": statistics,
     });
+    if let Some(account) = &view.account {
+        document["account"] = json!(account);
+    }
     if let Some(failure) = &view.failure {
         document["partial"] = json!(view.partial);
         document["failure"] = json!(failure);
@@ -323,6 +327,9 @@ fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
     if let Some(reason) = &view.cancelled {
         text += &format!(": {reason}");
     }
+    if let Some(account) = &view.account {
+        text += &format!("\nspent {}", spent(&account.ledger.spent));
+    }
     let there = target.flags();
     text += &format!("\nnext  chargehand{there} runs show {}\n", view.run_id);
     if view.status == RunStatus::Failed {
@@ -330,6 +337,17 @@ fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
     }
     text += &format!("      chargehand{there} tasks list --run {}", view.run_id);
     print(&text);
+}
+
+/// `1,234 tokens, $0.02, 14 calls`.
+pub(crate) fn spent(amount: &Amount) -> String {
+    let (tokens, calls) = (amount.tokens as usize, amount.calls as usize);
+    let usd = usd(amount.usd_micros);
+    format!(
+        "{}, {usd}, {}",
+        counted(tokens, "token"),
+        counted(calls, "call")
+    )
 }
 
 fn one_line(result: &OneResult) -> String {

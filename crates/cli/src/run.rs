@@ -171,7 +171,7 @@ async fn run_crew(
         metadata: workers.metadata().into(),
         key: None,
         trace: None,
-        budget: None,
+        budget: Some(crew.budget.of_run()),
     };
     let engine = target.open()?;
     let api = engine.api();
@@ -205,11 +205,13 @@ async fn run_crew(
         {
             say("      scripted: answers come from a transcript, no model is asked");
         }
-        let budget = &crew.budget;
-        say(&format!(
-            "      each task at most {} tokens and {} calls; at most {} briefs",
-            budget.tokens, budget.calls, budget.fan_out
-        ));
+        let (budget, briefs) = (crew.budget.of_run(), crew.budget.fan_out);
+        say(&format!("      at most {budget}, {briefs} briefs"));
+        for name in crew.unpriced() {
+            say(&format!(
+                "      no price is known of {name}: its money is not counted; say `price` in the crew file"
+            ));
+        }
         say(&format!("run   {run} {target}"));
     }
     let told = Told {

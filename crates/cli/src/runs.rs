@@ -145,6 +145,17 @@ fn show(run: &RunView, output: Output) {
         let took = duration(ended.since_ms(run.created_at));
         text += &format!("  ended     {} after {took}\n", instant(ended));
     }
+    if let Some(account) = &run.account {
+        text += &format!("  spent     {}", resume::spent(&account.ledger.spent));
+        if !account.ledger.held.is_zero() {
+            text += &format!(", and {} reserved", resume::spent(&account.ledger.held));
+        }
+        text += &format!(
+            "\n  budget    {}, {} % used\n",
+            account.budget,
+            account.used_percent()
+        );
+    }
     if let Some(waits) = &run.waits_for {
         text += &format!("  waits     {}: {}\n", waits.who, waits.what);
     }

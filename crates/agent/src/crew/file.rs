@@ -81,12 +81,30 @@ pub(super) struct ModelSettings {
     /// The name of another model of this file, asked when this one does not answer.
     #[schemars(regex(pattern = NAME_PATTERN))]
     pub(super) fallback: Option<String>,
+    /// What it costs, in US dollars for a million tokens. Without it, the price that is known of the
+    /// provider's model; at a `base_url`, nothing.
+    pub(super) price: Option<PriceFile>,
     /// Tokens of one answer, at most: 1 to 1000000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(super) tokens_max: Option<u32>,
     /// How freely it chooses its words: 0 to 2.
     #[schemars(range(min = 0, max = 2))]
     pub(super) temperature: Option<f32>,
+}
+
+/// What a model costs, in US dollars for a million tokens.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PriceFile {
+    /// Of tokens read: 0 to 10000.
+    #[schemars(required, range(min = 0, max = 10_000))]
+    pub(super) input: Option<f64>,
+    /// Of tokens read from the provider's cache: 0 to 10000; as `input` when nothing is said.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub(super) cached: Option<f64>,
+    /// Of tokens written: 0 to 10000.
+    #[schemars(required, range(min = 0, max = 10_000))]
+    pub(super) output: Option<f64>,
 }
 
 /// What a run may spend; the agents share it.

@@ -1,7 +1,7 @@
 //! What the schema cannot say: references, files, secrets, and the defaults.
 
 use super::file::{
-    AgentFile, BudgetFile, CommandFile, CrewFile, EffectFile, ModelFile, ModelSettings,
+    AgentFile, BudgetFile, CommandFile, CrewFile, EffectFile, ModelFile, ModelSettings, PriceFile,
     SupervisorFile,
 };
 use super::shape::{self, Mistake, shown};
@@ -9,6 +9,7 @@ use super::tree::{Kind, Node, Place, escaped, parse};
 use super::*;
 use crate::board;
 use crate::command;
+use crate::model::price::Price;
 use crate::tool::BUILT_IN;
 use domain::name::nearest;
 use sha2::{Digest as _, Sha256};
@@ -285,6 +286,7 @@ impl Resolver<'_> {
                 fallback: settings.fallback,
                 tokens_max: settings.tokens_max,
                 temperature: settings.temperature,
+                price: settings.price.map(|price| price_of(&price)),
             };
             models.insert(name, model);
         }
@@ -828,4 +830,15 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Dollars for a million tokens, in millionths.
+fn price_of(written: &PriceFile) -> Price {
+    let micros = |usd: Option<f64>| (usd.unwrap_or(0.0) * 1e6).round() as u64;
+    Price {
+        input: micros(written.input),
+        cached: micros(written.cached.or(written.input)),
+        output: micros(written.output),
+        long: None,
+    }
 }

@@ -19,7 +19,7 @@
 //! ```
 
 use super::{Fault, ModelError, ModelName, Provider, Usage};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -42,7 +42,7 @@ pub struct Prices {
 }
 
 /// The prices of a model, in millionths of a US dollar for a million tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// Of tokens read.
@@ -52,12 +52,12 @@ pub struct Price {
     /// Of tokens written.
     pub output: u64,
     /// What a request costs whose input is long, with all of its tokens.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub long: Option<Long>,
 }
 
 /// The prices of long requests, in millionths of a US dollar for a million tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Long {
     /// With more input tokens than this.
@@ -68,6 +68,28 @@ pub struct Long {
     pub cached: u64,
     /// Of tokens written.
     pub output: u64,
+}
+
+impl Price {
+    /// What this usage of one request costs, in millionths of a US dollar, rounded up.
+    pub fn cost_microdollars(&self, usage: &Usage) -> u64 {
+        let long = self.long.filter(|long| usage.input_tokens > long.above);
+        let (input, cached, output) = match long {
+            Some(long) => (long.input, long.cached, long.output),
+            None => (self.input, self.cached, self.output),
+        };
+        let from_cache = usage.cached_tokens.min(usage.input_tokens);
+        let parts = [
+            (usage.input_tokens - from_cache, input),
+            (from_cache, cached),
+            (usage.output_tokens, output),
+        ];
+        let sum: u128 = parts
+            .iter()
+            .map(|(tokens, price)| u128::from(*tokens) * u128::from(*price))
+            .fold(0, u128::saturating_add);
+        u64::try_from(sum.div_ceil(MILLION)).unwrap_or(u64::MAX)
+    }
 }
 
 static BUILTIN: LazyLock<Prices> = LazyLock::new(|| {
@@ -121,23 +143,7 @@ impl Prices {
     /// What this usage costs, in millionths of a US dollar, rounded up; none if nobody knows. The
     /// usage must be one request's: whether it was a long one depends on its input alone.
     pub fn cost_microdollars(&self, name: &ModelName, usage: &Usage) -> Option<u64> {
-        let price = self.price(name)?;
-        let long = price.long.filter(|long| usage.input_tokens > long.above);
-        let (input, cached, output) = match long {
-            Some(long) => (long.input, long.cached, long.output),
-            None => (price.input, price.cached, price.output),
-        };
-        let from_cache = usage.cached_tokens.min(usage.input_tokens);
-        let parts = [
-            (usage.input_tokens - from_cache, input),
-            (from_cache, cached),
-            (usage.output_tokens, output),
-        ];
-        let sum: u128 = parts
-            .iter()
-            .map(|(tokens, price)| u128::from(*tokens) * u128::from(*price))
-            .fold(0, u128::saturating_add);
-        Some(u64::try_from(sum.div_ceil(MILLION)).unwrap_or(u64::MAX))
+        Some(self.price(name)?.cost_microdollars(usage))
     }
 }
 

@@ -158,6 +158,7 @@ pub(crate) fn mind(models: &[&Told], hands: Arc<dyn Hands>) -> Mind {
         gate: Gate::before(Arc::new((*model).clone())),
         tokens_max: 0,
         temperature: None,
+        price: None,
     };
     Mind {
         instructions: "You are thrifty.".into(),
@@ -443,6 +444,7 @@ async fn each_bound_ends_in_a_last_turn_without_tools() {
         rounds: 100,
         calls: 100,
         tokens: 1_000_000,
+        usd_micros: u64::MAX,
     };
     let cases = [
         (

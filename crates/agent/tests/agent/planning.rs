@@ -10,6 +10,7 @@ use agent::planning::{
 };
 use agent::supervisor::Supervisor;
 use chargehand::{Api, ApiRead, EffectClass, Json, Running, Worker};
+use domain::budget::{Budget, Ledger};
 use domain::command::RunStart;
 use domain::id::RunId;
 use domain::run::{Crew, RunStatus};
@@ -23,7 +24,7 @@ use std::sync::Arc;
 const GOAL: &str = "Settle the two invoices";
 
 /// What a turn tells, the first and the last.
-fn ends(ask: &Ask) -> (String, String) {
+pub(crate) fn ends(ask: &Ask) -> (String, String) {
     let text = |turn: &Turn| match turn {
         Turn::User { text } => text.clone(),
         other => json!(other).to_string(),
@@ -46,7 +47,7 @@ fn plan(agent: &str) -> Value {
 
 /// The planner: names an agent that is not there, until it is told; accepts a result only when it says
 /// how much; cites nothing, until it is told.
-fn leads(ask: &Ask) -> Result<Answer, ModelError> {
+pub(crate) fn leads(ask: &Ask) -> Result<Answer, ModelError> {
     let (first, last) = ends(ask);
     Ok(if first.contains("Plan how this crew") {
         match last.contains("the agents are: cashier") {
@@ -80,7 +81,7 @@ fn works(ask: &Ask) -> Result<Answer, ModelError> {
     })
 }
 
-fn minds(planner: &Told, cashier: &Told) -> Arc<Minds> {
+pub(crate) fn minds(planner: &Told, cashier: &Told) -> Arc<Minds> {
     let hands = Till {
         world: cashier.world.clone(),
         effect: EffectClass::Keyed,
@@ -100,7 +101,7 @@ fn minds(planner: &Told, cashier: &Told) -> Arc<Minds> {
     })
 }
 
-async fn start(engine: &Arc<Engine>, minds: &Arc<Minds>) -> Running {
+pub(crate) async fn start(engine: &Arc<Engine>, minds: &Arc<Minds>) -> Running {
     let worker = Worker::new("worker_1").unwrap().capacity(4);
     let worker = worker
         .handle(PLAN_KIND, PlanHandler(minds.clone()))
@@ -114,7 +115,11 @@ async fn start(engine: &Arc<Engine>, minds: &Arc<Minds>) -> Running {
     worker.start(engine.clone()).await.unwrap()
 }
 
-async fn begin(engine: &Engine) -> RunId {
+pub(crate) async fn begin(engine: &Engine) -> RunId {
+    begin_within(engine, Budget::default()).await
+}
+
+pub(crate) async fn begin_within(engine: &Engine, budget: Budget) -> RunId {
     let goal = Goal {
         goal: GOAL.into(),
         inputs: vec![json!({"invoice": 1}), json!({"invoice": 2})],
@@ -127,18 +132,18 @@ async fn begin(engine: &Engine) -> RunId {
         metadata: BTreeMap::new(),
         key: None,
         trace: None,
-        budget: None,
+        budget: Some(budget),
     };
     engine.run_start(run).await.unwrap()
 }
 
-async fn ended(engine: &Arc<Engine>, run: RunId) -> RunView {
+pub(crate) async fn ended(engine: &Arc<Engine>, run: RunId) -> RunView {
     let supervisor = Supervisor::new(engine.clone(), "supervisor_1".parse().unwrap());
     let watched = tokio::time::timeout(PATIENCE, supervisor.supervise(run)).await;
     watched.expect("it ends").unwrap()
 }
 
-async fn tasks(engine: &Engine, run: RunId) -> Vec<TaskView> {
+pub(crate) async fn tasks(engine: &Engine, run: RunId) -> Vec<TaskView> {
     let query = TaskQuery {
         run: Some(run),
         limit: 100,
@@ -147,7 +152,16 @@ async fn tasks(engine: &Engine, run: RunId) -> Vec<TaskView> {
     engine.task_list(query).await.unwrap().items
 }
 
-fn answered(run: &RunView) -> Answered {
+/// What tasks spent and hold, added up.
+pub(crate) fn sum(tasks: &[TaskView]) -> Ledger {
+    let add = |sum: Ledger, task: &TaskView| Ledger {
+        spent: sum.spent.plus(task.account.spent),
+        held: sum.held.plus(task.account.held),
+    };
+    tasks.iter().fold(Ledger::default(), add)
+}
+
+pub(crate) fn answered(run: &RunView) -> Answered {
     let result = run.final_result.as_ref().map(Json::value);
     serde_json::from_value(result.unwrap_or_else(|| panic!("{run:?}"))).unwrap()
 }
@@ -220,15 +234,17 @@ fn over_two_lives(moment: Option<u32>) -> (BTreeMap<String, String>, usize, u32,
             tokio::select! {
                 ended = ended(&engine, id) => {
                     worker.stop().await.unwrap();
-                    Some(ended)
+                    Some((ended, sum(&tasks(&engine, id).await)))
                 }
                 () = world.stopped.notified() => None,
             }
         });
-        if let Some(ended) = ended {
+        if let Some((ended, sum)) = ended {
             let asked = planner.asked.lock().unwrap().len() + cashier.asked.lock().unwrap().len();
             let done = world.done.lock().unwrap().iter().cloned().collect();
             let moments = world.moments.lock().unwrap().0;
+            // Whenever it died, the run's account is the sum of its tasks'.
+            assert_eq!(ended.account.unwrap().ledger, sum, "at {moment:?}");
             return (done, asked, moments, answered(&ended));
         }
     }
