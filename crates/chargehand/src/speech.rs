@@ -275,3 +275,102 @@ impl Drop for Speaking {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(turn: u32, text: &str) -> Said {
+        let text = text.to_owned();
+        Said::Text { turn, text }
+    }
+
+    fn texts(taken: &[Utterance]) -> Vec<&str> {
+        let texts = taken.iter().filter_map(|piece| match &piece.said {
+            Said::Text { text, .. } => Some(text.as_str()),
+            _ => None,
+        });
+        texts.collect()
+    }
+
+    #[test]
+    fn words_of_one_turn_are_one_piece_and_others_are_not_mixed_in() {
+        let (ann, bob) = (Name::literal("ann"), Name::literal("bob"));
+        let mut waiting = Waiting::default();
+        for word in ["a", "b", "c"] {
+            waiting.say(&ann, text(1, word));
+        }
+        waiting.say(&bob, text(1, "d"));
+        waiting.say(&bob, text(2, "e"));
+        waiting.say(
+            &bob,
+            Said::TurnEnded {
+                turn: 2,
+                whole: true,
+            },
+        );
+        waiting.say(&bob, text(3, "f"));
+        let taken = waiting.take(&ann);
+        assert_eq!(texts(&taken), ["abc", "d", "e", "f"]);
+        assert_eq!(taken.len(), 5);
+        assert_eq!((waiting.bytes, waiting.take(&ann).len()), (0, 0));
+    }
+
+    #[test]
+    fn a_flood_is_cut_into_requests_and_what_finds_no_room_is_counted() {
+        let ann = Name::literal("ann");
+        let mut waiting = Waiting::default();
+        let long = "ä".repeat(WAITING_BYTES_MAX);
+        waiting.say(&ann, text(1, &long));
+        assert!(waiting.bytes <= WAITING_BYTES_MAX);
+        let all = long.len().div_ceil(PIECE_BYTES);
+        let mut pieces = 0;
+        let mut dropped = 0;
+        loop {
+            let taken = waiting.take(&ann);
+            if taken.is_empty() {
+                break;
+            }
+            let say = Say {
+                task_id: TaskId::new(1),
+                attempt: 1,
+                pieces: taken,
+            };
+            say.check().unwrap();
+            for piece in say.pieces {
+                match piece.said {
+                    Said::Dropped { pieces } => dropped += pieces,
+                    _ => pieces += 1,
+                }
+            }
+        }
+        assert_eq!(pieces + dropped as usize, all);
+        assert!(dropped > 0);
+        for n in 0..2 * WAITING_PIECES_MAX as u32 {
+            waiting.say(&ann, text(n, "x"));
+        }
+        assert_eq!(waiting.pieces.len(), WAITING_PIECES_MAX);
+        assert_eq!(waiting.dropped, WAITING_PIECES_MAX as u64);
+    }
+
+    #[test]
+    fn arguments_are_cut_to_what_may_be_shown() {
+        let ann = Name::literal("ann");
+        let mut waiting = Waiting::default();
+        let call = Said::ToolCall {
+            tool: "t".repeat(1_000),
+            arguments: "ä".repeat(SAID_ARGUMENT_BYTES_MAX),
+        };
+        waiting.say(&ann, call);
+        let say = Say {
+            task_id: TaskId::new(1),
+            attempt: 1,
+            pieces: waiting.take(&ann),
+        };
+        say.check().unwrap();
+        let Said::ToolCall { arguments, .. } = &say.pieces[0].said else {
+            panic!();
+        };
+        assert_eq!(arguments.len(), SAID_ARGUMENT_BYTES_MAX);
+    }
+}
