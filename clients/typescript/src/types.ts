@@ -174,6 +174,9 @@ export type Crew = {
   strategy?: Strategy;
 };
 
+/** A position in one of a run's streams: send it back as it was. */
+export type Cursor = string;
+
 /** A message for one recipient. */
 export type Delivered = {
   /** Its id. */
@@ -871,6 +874,20 @@ export type Health = {
   version: string;
 };
 
+/** What a reader of a run's stream hears. */
+export type Heard = {
+  /** The stream is not the one that the reader was in: forget what was half said. */
+  anew: boolean;
+  /** The run has ended, and there is nothing after these. */
+  ended: boolean;
+  /** Pieces before these that are not kept any more. */
+  lost: number;
+  /** Where to go on; nothing while nothing was ever said. */
+  next?: Cursor | null;
+  /** In order, without a gap among them; at most 256, or about 64 KiB. */
+  pieces: Piece[];
+};
+
 /** A sign of life. */
 export type Heartbeat = {
   /** The worker's life, as it registered. */
@@ -1060,6 +1077,18 @@ export type Page_WorkerView = {
   items: WorkerView[];
   /** Pass it as `after` to go on; absent on the last page. */
   next?: string | null;
+};
+
+/** A piece of a run's stream. */
+export type Piece = Said & {
+  /** Who. */
+  agent: Name;
+  /** Which attempt of it; another one begins its turns from 1. */
+  attempt: number;
+  /** Its place in the stream, from 1 and growing by one. */
+  position: number;
+  /** The task. */
+  task_id: TaskId;
 };
 
 /** A pool's row. */
@@ -1405,6 +1434,57 @@ export type RunWaits = {
   what: string;
   /** Who. */
   who: string;
+};
+
+/** What is said. */
+export type Said = {
+  kind: "turn_began";
+  /** The turn's number within the attempt; each try has its own. */
+  turn: number;
+} | {
+  kind: "text";
+  /** The words. */
+  text: string;
+  /** In which turn. */
+  turn: number;
+} | {
+  kind: "turn_ended";
+  /** Which turn. */
+  turn: number;
+  /** Its words are an answer; if not, they are to be forgotten, and another turn may follow. */
+  whole: boolean;
+} | {
+  /** With what: JSON, cut after 1,024 bytes. */
+  arguments: string;
+  kind: "tool_call";
+  /** Which. */
+  tool: string;
+} | {
+  /** Bytes that it gave back. */
+  bytes: number;
+  kind: "tool_result";
+  /** It did what was asked. */
+  succeeded: boolean;
+  /** Of which tool. */
+  tool: string;
+} | {
+  kind: "note";
+  /** In words. */
+  text: string;
+} | {
+  kind: "dropped";
+  /** How many. */
+  pieces: number;
+};
+
+/** What an attempt says at once. */
+export type Say = {
+  /** The fencing token. */
+  attempt: number;
+  /** In order; at most 256, with at most 64 KiB of text. */
+  pieces: Utterance[];
+  /** The task. */
+  task_id: TaskId;
 };
 
 /** What a credential lets its bearer do. */
@@ -1760,6 +1840,12 @@ export type To = {
 
 /** A `traceparent` of W3C Trace Context. */
 export type TraceParent = string;
+
+/** Who says what, within an attempt. */
+export type Utterance = Said & {
+  /** Who: an agent's name. */
+  agent: Name;
+};
 
 /** Why a pending task waits. Wire names as in the closed list of the design. */
 export type Waits = {
@@ -2211,6 +2297,18 @@ export interface Operations {
     body: RunStart;
     answer: RunRef;
   };
+  /**
+   * Hear what a run's agents say: words of their models as they are written, and calls of tools. With
+   * `Accept: text/event-stream`, follow them: `id:` is the position, and `Last-Event-ID` or `after` goes
+   * on where an earlier stream ended. It is kept in memory, as far as there is room: `lost` says how
+   * many pieces are missing, `anew` that the stream is not the one that was followed before.
+   */
+  run_stream: {
+    path: { run: RunId };
+    query: { after?: Cursor; wait_ms?: number };
+    body: undefined;
+    answer: Heard;
+  };
   /** List the skills that the server's own workers have. */
   skill_list: {
     path: { [name: string]: never };
@@ -2258,6 +2356,16 @@ export interface Operations {
     path: { task: TaskId };
     query: { [name: string]: never };
     body: undefined;
+    answer: undefined;
+  };
+  /**
+   * Say aloud what an attempt does: words of its model, calls of tools. Whoever follows the run's stream
+   * hears it; nothing of it is on disk.
+   */
+  task_say: {
+    path: { worker: string };
+    query: { [name: string]: never };
+    body: Say;
     answer: undefined;
   };
   /** Submit a task. */
@@ -2415,6 +2523,7 @@ export const ROUTES = {
   run_retry: ["POST", "/v1/runs/{run}/retry"],
   run_settle: ["POST", "/v1/runs/{run}/steps/{step}/settle"],
   run_start: ["POST", "/v1/runs"],
+  run_stream: ["GET", "/v1/runs/{run}/stream"],
   skill_list: ["GET", "/v1/skills"],
   statistics: ["GET", "/v1/statistics"],
   task_cancel: ["POST", "/v1/tasks/{task}/cancel"],
@@ -2422,6 +2531,7 @@ export const ROUTES = {
   task_list: ["GET", "/v1/tasks"],
   task_reassign: ["POST", "/v1/tasks/{task}/reassign"],
   task_redrive: ["POST", "/v1/tasks/{task}/redrive"],
+  task_say: ["POST", "/v1/workers/{worker}/say"],
   task_submit: ["POST", "/v1/tasks"],
   task_submit_as: ["PUT", "/v1/tasks/{task}"],
   task_submit_many: ["POST", "/v1/tasks/batch"],

@@ -276,6 +276,10 @@ class Crew(TypedDict, total=False):
     """How."""
 
 
+Cursor = str
+"""A position in one of a run's streams: send it back as it was."""
+
+
 class Delivered(TypedDict):
     """A message for one recipient."""
 
@@ -1864,6 +1868,29 @@ class Health(TypedDict):
     """The version of the program."""
 
 
+class _HeardRequired(TypedDict):
+    """What is always there."""
+
+    anew: bool
+    """The stream is not the one that the reader was in: forget what was half said."""
+
+    ended: bool
+    """The run has ended, and there is nothing after these."""
+
+    lost: int
+    """Pieces before these that are not kept any more."""
+
+    pieces: List[Piece]
+    """In order, without a gap among them; at most 256, or about 64 KiB."""
+
+
+class Heard(_HeardRequired, total=False):
+    """What a reader of a run's stream hears."""
+
+    next: Optional[Cursor]
+    """Where to go on; nothing while nothing was ever said."""
+
+
 class Heartbeat(TypedDict, total=False):
     """A sign of life."""
 
@@ -2154,6 +2181,53 @@ class PageWorkerView(_PageWorkerViewRequired, total=False):
 
     next: Optional[str]
     """Pass it as `after` to go on; absent on the last page."""
+
+
+class _PieceRequired(TypedDict):
+    """What is always there."""
+
+    agent: Name
+    """Who."""
+
+    attempt: int
+    """Which attempt of it; another one begins its turns from 1."""
+
+    position: int
+    """Its place in the stream, from 1 and growing by one."""
+
+    task_id: TaskId
+    """The task."""
+
+
+class Piece(_PieceRequired, total=False):
+    """A piece of a run's stream."""
+
+    kind: Literal["dropped"]
+
+    turn: int
+    """Which turn."""
+
+    text: str
+    """In words."""
+
+    whole: bool
+    """Its words are an answer; if not, they are to be forgotten, and another turn may follow.
+    """
+
+    arguments: str
+    """With what: JSON, cut after 1,024 bytes."""
+
+    tool: str
+    """Of which tool."""
+
+    bytes: int
+    """Bytes that it gave back."""
+
+    succeeded: bool
+    """It did what was asked."""
+
+    pieces: int
+    """How many."""
 
 
 class _PoolRequired(TypedDict):
@@ -2708,6 +2782,110 @@ class RunWaits(TypedDict):
     """Who."""
 
 
+class SaidTurnBegan(TypedDict):
+    """A model is asked, for the first time or again."""
+
+    kind: Literal["turn_began"]
+
+    turn: int
+    """The turn's number within the attempt; each try has its own."""
+
+
+class SaidText(TypedDict):
+    """Words of a model, in the order they come."""
+
+    kind: Literal["text"]
+
+    text: str
+    """The words."""
+
+    turn: int
+    """In which turn."""
+
+
+class SaidTurnEnded(TypedDict):
+    """A model has answered, or broke off."""
+
+    kind: Literal["turn_ended"]
+
+    turn: int
+    """Which turn."""
+
+    whole: bool
+    """Its words are an answer; if not, they are to be forgotten, and another turn may follow.
+    """
+
+
+class SaidToolCall(TypedDict):
+    """A tool is called."""
+
+    arguments: str
+    """With what: JSON, cut after 1,024 bytes."""
+
+    kind: Literal["tool_call"]
+
+    tool: str
+    """Which."""
+
+
+class SaidToolResult(TypedDict):
+    """A call came to its end."""
+
+    bytes: int
+    """Bytes that it gave back."""
+
+    kind: Literal["tool_result"]
+
+    succeeded: bool
+    """It did what was asked."""
+
+    tool: str
+    """Of which tool."""
+
+
+class SaidNote(TypedDict):
+    """Something for people."""
+
+    kind: Literal["note"]
+
+    text: str
+    """In words."""
+
+
+class SaidDropped(TypedDict):
+    """The worker dropped pieces of its attempt here, because nobody took them in time."""
+
+    kind: Literal["dropped"]
+
+    pieces: int
+    """How many."""
+
+
+Said = Union[
+    "SaidTurnBegan",
+    "SaidText",
+    "SaidTurnEnded",
+    "SaidToolCall",
+    "SaidToolResult",
+    "SaidNote",
+    "SaidDropped",
+]
+"""What is said."""
+
+
+class Say(TypedDict):
+    """What an attempt says at once."""
+
+    attempt: int
+    """The fencing token."""
+
+    pieces: List[Utterance]
+    """In order; at most 256, with at most 64 KiB of text."""
+
+    task_id: TaskId
+    """The task."""
+
+
 Scope = Literal["reader", "submitter", "worker", "operator", "admin"]
 """What a credential lets its bearer do."""
 
@@ -3246,6 +3424,44 @@ To = Union["ToAgent", Literal["type"], Literal["everybody"], "ToPrefix"]
 
 TraceParent = str
 """A `traceparent` of W3C Trace Context."""
+
+
+class _UtteranceRequired(TypedDict):
+    """What is always there."""
+
+    agent: Name
+    """Who: an agent's name."""
+
+
+class Utterance(_UtteranceRequired, total=False):
+    """Who says what, within an attempt."""
+
+    kind: Literal["dropped"]
+
+    turn: int
+    """Which turn."""
+
+    text: str
+    """In words."""
+
+    whole: bool
+    """Its words are an answer; if not, they are to be forgotten, and another turn may follow.
+    """
+
+    arguments: str
+    """With what: JSON, cut after 1,024 bytes."""
+
+    tool: str
+    """Of which tool."""
+
+    bytes: int
+    """Bytes that it gave back."""
+
+    succeeded: bool
+    """It did what was asked."""
+
+    pieces: int
+    """How many."""
 
 
 class WaitsReady(TypedDict):
