@@ -16,7 +16,10 @@
 
 use crate::gate::Gate;
 use crate::hands::Hands;
-use crate::model::{Answer, Ask, Call, CallResult, Fault, ModelError, Stop, ToolSpec, Turn, Usage};
+use crate::model::{
+    Answer, Ask, Call, CallResult, Delta, Fault, ModelError, Stop, ToolSpec, Turn, Usage,
+};
+use crate::voice::{self, Voice};
 use async_trait::async_trait;
 use chargehand::{Context, EffectClass, Ended, Handler};
 use domain::task::Failure;
@@ -416,7 +419,8 @@ impl Working<'_> {
         self.spend.rounds += 1;
         let key = key("turn", self.spend.rounds, &json!(ask));
         let (mind, until) = (self.mind, self.until);
-        let asked = || async move { answered(mind, ask, until).await };
+        let task = self.task;
+        let asked = || async move { answered(mind, task, ask, until).await };
         let turned = self.task.step(&key, EffectClass::Pure, asked).await?;
         let turned: Turned = read(turned, &key)?;
         self.spend.requests += turned.requests;
@@ -480,9 +484,12 @@ impl Working<'_> {
         let idempotency_key = format!("{}.{key}", self.task.idempotency_key());
         let hands = Arc::clone(&self.mind.hands);
         let (tool, arguments) = (call.tool.clone(), call.arguments.clone());
-        let task = self.task;
+        let (task, own_name) = (self.task, name.clone());
         let done = || async move {
-            match hands.call(task, &tool, &arguments, &idempotency_key).await {
+            voice::calling(task, &own_name, &arguments);
+            let outcome = hands.call(task, &tool, &arguments, &idempotency_key).await;
+            voice::called(task, &own_name, &outcome);
+            match outcome {
                 Ok(output) => Ok(json!(Called::Output(output))),
                 // Whether it happened is for a person to find out.
                 Err(failure) if failure.code == "record.in_doubt" => Err(failure),
@@ -528,7 +535,8 @@ impl Working<'_> {
 }
 
 /// Asks the first model, and the next one where the first cannot answer.
-async fn answered(mind: &Mind, ask: Ask, until: Instant) -> Result<Value, Failure> {
+async fn answered(mind: &Mind, task: &Context, ask: Ask, until: Instant) -> Result<Value, Failure> {
+    let mut voice = Voice::of(task);
     let mut last = ModelError::new(Fault::Refused, "the agent has no model");
     let mut requests = 0;
     for seat in &mind.seats {
@@ -538,8 +546,10 @@ async fn answered(mind: &Mind, ask: Ask, until: Instant) -> Result<Value, Failur
             temperature: seat.temperature,
             ..ask.clone()
         };
-        let (outcome, tries) = seat.gate.ask(&ask, until, &mut |_| ()).await;
+        let mut hear = |delta: Delta<'_>| voice.hear(&delta);
+        let (outcome, tries) = seat.gate.ask(&ask, until, &mut hear).await;
         requests += tries;
+        voice.end(outcome.is_ok());
         match outcome {
             Ok(answer) => {
                 let model = seat.name.clone();

@@ -35,6 +35,8 @@ pub const PLAN_KIND: &str = "crew.plan";
 pub const WORK_KIND: &str = "crew.work";
 /// The type of tasks that make one answer.
 pub const ANSWER_KIND: &str = "crew.answer";
+/// As whom the planner speaks in a run's stream.
+pub const SUPERVISOR: &str = "supervisor";
 /// The steps of a run.
 pub const STEPS: [&str; 4] = ["plan", "work", "results", "answer"];
 /// Briefs of a plan when nothing is said.
@@ -249,7 +251,7 @@ pub struct PlanHandler(pub Arc<Minds>);
 #[async_trait]
 impl Handler for PlanHandler {
     async fn run(&self, task: Context) -> Ended {
-        ended(self.plan(&task).await)
+        ended(self.plan(&task.speaking_as(SUPERVISOR)).await)
     }
 }
 
@@ -416,8 +418,9 @@ impl WorkHandler {
             evidence: delegation.evidence.clone(),
             ..Brief::default()
         };
+        let speaking = task.speaking_as(&delegation.agent);
         loop {
-            let envelope = whole(&member.mind, task, &brief, &|_| Ok(())).await?;
+            let envelope = whole(&member.mind, &speaking, &brief, &|_| Ok(())).await?;
             let delivered = |envelope, verdict| Delivered {
                 agent: delegation.agent.clone(),
                 objective: delegation.objective.clone(),
@@ -468,7 +471,8 @@ impl WorkHandler {
             })),
             ..Brief::default()
         };
-        let judged = whole(&self.0.planner, task, &check, &|_| Ok(())).await?;
+        let speaking = task.speaking_as(SUPERVISOR);
+        let judged = whole(&self.0.planner, &speaking, &check, &|_| Ok(())).await?;
         serde_json::from_value(judged.result).map_err(|fault| {
             let text = format!("the check came to no verdict: {fault}");
             Failure::new("agent.output", text).into()
@@ -489,7 +493,7 @@ pub struct AnswerHandler(pub Arc<Minds>);
 #[async_trait]
 impl Handler for AnswerHandler {
     async fn run(&self, task: Context) -> Ended {
-        ended(self.answer(&task).await)
+        ended(self.answer(&task.speaking_as(SUPERVISOR)).await)
     }
 }
 

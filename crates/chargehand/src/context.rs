@@ -367,7 +367,8 @@ impl Context {
         F: FnOnce() -> Fut,
         Fut: Future<Output = (Result<Value, Failure>, Option<Amount>)>,
     {
-        self.tell(&key, effect, &RecordState::Intended, cost).await?;
+        self.tell(&key, effect, &RecordState::Intended, cost)
+            .await?;
         if !self.records.begin(&key, effect) {
             let text = format!("step “{key}” was begun elsewhere in this attempt");
             return Err(Failure::new(Code::RecordState.as_str(), text));

@@ -174,7 +174,6 @@ pub struct Utterance {
     /// Who: an agent's name.
     pub agent: Name,
     /// What.
-    #[serde(flatten)]
     pub said: Said,
 }
 
@@ -231,7 +230,6 @@ pub struct Piece {
     /// Who.
     pub agent: Name,
     /// What.
-    #[serde(flatten)]
     pub said: Said,
 }
 

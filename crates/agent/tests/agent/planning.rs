@@ -46,7 +46,7 @@ fn plan(agent: &str) -> Value {
 
 /// The planner: names an agent that is not there, until it is told; accepts a result only when it says
 /// how much; cites nothing, until it is told.
-fn leads(ask: &Ask) -> Result<Answer, ModelError> {
+pub(crate) fn leads(ask: &Ask) -> Result<Answer, ModelError> {
     let (first, last) = ends(ask);
     Ok(if first.contains("Plan how this crew") {
         match last.contains("the agents are: cashier") {
@@ -66,7 +66,7 @@ fn leads(ask: &Ask) -> Result<Answer, ModelError> {
 
 /// The cashier: claims without having charged, until it is told; then charges; says how much only when
 /// it was asked.
-fn works(ask: &Ask) -> Result<Answer, ModelError> {
+pub(crate) fn works(ask: &Ask) -> Result<Answer, ModelError> {
     let (first, last) = ends(ask);
     let cents = if first.contains("invoice 1") { 5 } else { 7 };
     Ok(if ask.turns.len() == 1 {
@@ -80,7 +80,7 @@ fn works(ask: &Ask) -> Result<Answer, ModelError> {
     })
 }
 
-fn minds(planner: &Told, cashier: &Told) -> Arc<Minds> {
+pub(crate) fn minds(planner: &Told, cashier: &Told) -> Arc<Minds> {
     let hands = Till {
         world: cashier.world.clone(),
         effect: EffectClass::Keyed,
@@ -100,7 +100,7 @@ fn minds(planner: &Told, cashier: &Told) -> Arc<Minds> {
     })
 }
 
-async fn start(engine: &Arc<Engine>, minds: &Arc<Minds>) -> Running {
+pub(crate) async fn start(engine: &Arc<Engine>, minds: &Arc<Minds>) -> Running {
     let worker = Worker::new("worker_1").unwrap().capacity(4);
     let worker = worker
         .handle(PLAN_KIND, PlanHandler(minds.clone()))
@@ -114,7 +114,7 @@ async fn start(engine: &Arc<Engine>, minds: &Arc<Minds>) -> Running {
     worker.start(engine.clone()).await.unwrap()
 }
 
-async fn begin(engine: &Engine) -> RunId {
+pub(crate) async fn begin(engine: &Engine) -> RunId {
     let goal = Goal {
         goal: GOAL.into(),
         inputs: vec![json!({"invoice": 1}), json!({"invoice": 2})],
@@ -132,7 +132,7 @@ async fn begin(engine: &Engine) -> RunId {
     engine.run_start(run).await.unwrap()
 }
 
-async fn ended(engine: &Arc<Engine>, run: RunId) -> RunView {
+pub(crate) async fn ended(engine: &Arc<Engine>, run: RunId) -> RunView {
     let supervisor = Supervisor::new(engine.clone(), "supervisor_1".parse().unwrap());
     let watched = tokio::time::timeout(PATIENCE, supervisor.supervise(run)).await;
     watched.expect("it ends").unwrap()
@@ -147,7 +147,7 @@ async fn tasks(engine: &Engine, run: RunId) -> Vec<TaskView> {
     engine.task_list(query).await.unwrap().items
 }
 
-fn answered(run: &RunView) -> Answered {
+pub(crate) fn answered(run: &RunView) -> Answered {
     let result = run.final_result.as_ref().map(Json::value);
     serde_json::from_value(result.unwrap_or_else(|| panic!("{run:?}"))).unwrap()
 }

@@ -388,7 +388,7 @@ fn body_of(operation: &str, parts: &Parts) -> Option<Value> {
             json!({"message": {"from": "a", "to": {"agent": "b"}, "kind": "note"}, "wait_ms": 1})
         }
         "task_say" => json!({"task_id": part("task"), "attempt": 1,
-            "pieces": [{"agent": "a", "kind": "note", "text": "t"}]}),
+            "pieces": [{"agent": "a", "said": {"kind": "note", "text": "t"}}]}),
         "message_settle" => json!({"agent": "b"}),
         "key_create" => json!({"label": "new", "scopes": ["reader"]}),
         "tenant_create" => json!({"tenant": "new"}),

@@ -75,7 +75,7 @@ async fn begun(house: &House) -> (String, String) {
 async fn say(house: &House, task: &str, texts: &[&str]) {
     let pieces = texts
         .iter()
-        .map(|text| json!({"agent": "ann", "kind": "text", "turn": 1, "text": text}));
+        .map(|text| json!({"agent": "ann", "said": {"kind": "text", "turn": 1, "text": text}}));
     let body = json!({"task_id": task, "attempt": 1, "pieces": pieces.collect::<Vec<_>>()});
     let told = house.post("/v1/workers/w/say", &body).told().await;
     assert_eq!(told.status, 204, "{}", told.text);
@@ -215,8 +215,7 @@ async fn a_position_that_is_none_is_refused_before_anything_is_streamed() {
     let stale = json!({"task_id": task, "attempt": 2, "pieces": []});
     let told = house.post("/v1/workers/w/say", &stale).told().await;
     told.problem(409, "attempt.stale");
-    let strange =
-        json!({"task_id": task, "attempt": 1, "pieces": [{"agent": "a", "kind": "sing"}]});
+    let strange = json!({"task_id": task, "attempt": 1, "pieces": [{"agent": "a", "said": {"kind": "sing"}}]});
     let told = house.post("/v1/workers/w/say", &strange).told().await;
     assert!((400..500).contains(&told.status), "{told:?}");
     told.well_formed();
