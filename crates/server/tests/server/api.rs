@@ -387,7 +387,7 @@ fn body_of(operation: &str, parts: &Parts) -> Option<Value> {
         "message_request" => {
             json!({"message": {"from": "a", "to": {"agent": "b"}, "kind": "note"}, "wait_ms": 1})
         }
-        "task_say" => json!({"task_id": part("task"), "attempt": 1,
+        "task_say" => json!({"task_id": parts.get("task"), "attempt": 1,
             "pieces": [{"agent": "a", "said": {"kind": "note", "text": "t"}}]}),
         "message_settle" => json!({"agent": "b"}),
         "key_create" => json!({"label": "new", "scopes": ["reader"]}),
