@@ -10,7 +10,7 @@
 //! It keeps no accounts, and it never asks twice by itself after an answer that may have been paid
 //! for without its caller knowing: it says how often it asked.
 
-use crate::model::{Answer, Ask, Fault, Listener, Model, ModelError};
+use crate::model::{Answer, Ask, Delta, Fault, Listener, Model, ModelError};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -281,6 +281,7 @@ impl Gate {
             let Ok(inside) = tokio::time::timeout_at(until, self.enter()).await else {
                 return asked(Err(last), tries, lost);
             };
+            listener(Delta::Begun);
             let outcome = tokio::time::timeout_at(until, self.model.ask(ask, listener)).await;
             let outcome = outcome
                 .unwrap_or_else(|_| Err(ModelError::new(Fault::Silent, "no answer in time")));

@@ -29,4 +29,5 @@ pub mod skill;
 pub mod supervisor;
 mod text;
 pub mod tool;
+mod voice;
 pub mod worker;

@@ -19,8 +19,10 @@ use crate::gate::{Asked, Gate};
 use crate::hands::Hands;
 use crate::model::price::Price;
 use crate::model::{
-    Answer, Ask, Call, CallResult, Fault, ModelError, Stop, TOKENS_DEFAULT, ToolSpec, Turn, Usage,
+    Answer, Ask, Call, CallResult, Delta, Fault, ModelError, Stop, TOKENS_DEFAULT, ToolSpec, Turn,
+    Usage,
 };
+use crate::voice::{self, Voice};
 use async_trait::async_trait;
 use chargehand::{Code, Context, EffectClass, Ended, Handler};
 use domain::budget::{Account, Amount, Cost};
@@ -487,7 +489,7 @@ impl Working<'_> {
                 amount: mind.most(input, output),
                 last,
             };
-            let asked = || answered(mind, &ask, until, input, output);
+            let asked = || answered(mind, self.task, &ask, until, input, output);
             let outcome = self
                 .task
                 .step_costing(key, EffectClass::Pure, cost, asked)
@@ -570,9 +572,11 @@ impl Working<'_> {
         let idempotency_key = format!("{}.{key}", self.task.idempotency_key());
         let hands = Arc::clone(&self.mind.hands);
         let (tool, arguments) = (call.tool.clone(), call.arguments.clone());
-        let task = self.task;
+        let (task, own_name) = (self.task, name.clone());
         let done = || async move {
+            voice::calling(task, &own_name, &arguments);
             let called = hands.call(task, &tool, &arguments, &idempotency_key).await;
+            voice::called(task, &own_name, &called);
             let outcome = match called {
                 Ok(output) => Ok(json!(Called::Output(output))),
                 // Whether it happened is for a person to find out.
@@ -677,11 +681,13 @@ fn broke(failure: &Failure) -> String {
 /// says what it cost, with what may have been paid for unanswered.
 async fn answered(
     mind: &Mind,
+    task: &Context,
     ask: &Ask,
     until: Instant,
     input: u64,
     output: u64,
 ) -> (Result<Value, Failure>, Amount) {
+    let mut voice = Voice::of(task);
     let mut last = ModelError::new(Fault::Refused, "the agent has no model");
     let mut requests = 0;
     let mut spent = Amount::default();
@@ -692,12 +698,14 @@ async fn answered(
             temperature: seat.temperature,
             ..ask.clone()
         };
+        let mut hear = |delta: Delta<'_>| voice.hear(&delta);
         let Asked {
             outcome,
             tries,
             lost,
-        } = seat.gate.ask(&ask, until, &mut |_| ()).await;
+        } = seat.gate.ask(&ask, until, &mut hear).await;
         requests += tries;
+        voice.end(outcome.is_ok());
         let unheard = Usage {
             input_tokens: input.saturating_mul(lost.into()),
             ..Usage::default()

@@ -309,6 +309,9 @@ impl std::ops::AddAssign for Usage {
 /// A piece of an answer that is being written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delta<'a> {
+    /// It is asked, for the first time or again: what was heard before is no part of the answer. Told
+    /// by whoever asks, not by models themselves.
+    Begun,
     /// More words.
     Text(&'a str),
     /// It begins to write a call of this tool.

@@ -35,6 +35,8 @@ pub const PLAN_KIND: &str = "crew.plan";
 pub const WORK_KIND: &str = "crew.work";
 /// The type of tasks that make one answer.
 pub const ANSWER_KIND: &str = "crew.answer";
+/// As whom the planner speaks in a run's stream.
+pub const SUPERVISOR: &str = "supervisor";
 /// The steps of a run.
 pub const STEPS: [&str; 4] = ["plan", "work", "results", "answer"];
 /// Briefs of a plan when nothing is said.
@@ -291,7 +293,7 @@ pub struct PlanHandler(pub Arc<Minds>);
 #[async_trait]
 impl Handler for PlanHandler {
     async fn run(&self, task: Context) -> Ended {
-        ended(self.plan(&task).await)
+        ended(self.plan(&task.speaking_as(SUPERVISOR)).await)
     }
 }
 
@@ -470,8 +472,9 @@ impl WorkHandler {
             evidence: delegation.evidence.clone(),
             ..Brief::default()
         };
+        let speaking = task.speaking_as(&delegation.agent);
         loop {
-            let envelope = whole(&mind, task, &brief, &|_| Ok(())).await?;
+            let envelope = whole(&mind, &speaking, &brief, &|_| Ok(())).await?;
             let delivered = |envelope, verdict| Delivered {
                 agent: delegation.agent.clone(),
                 objective: delegation.objective.clone(),
@@ -522,7 +525,8 @@ impl WorkHandler {
             })),
             ..Brief::default()
         };
-        let judged = whole(&self.0.planner, task, &check, &|_| Ok(())).await?;
+        let speaking = task.speaking_as(SUPERVISOR);
+        let judged = whole(&self.0.planner, &speaking, &check, &|_| Ok(())).await?;
         serde_json::from_value(judged.result).map_err(|fault| {
             let text = format!("the check came to no verdict: {fault}");
             Failure::new("agent.output", text).into()
@@ -543,7 +547,7 @@ pub struct AnswerHandler(pub Arc<Minds>);
 #[async_trait]
 impl Handler for AnswerHandler {
     async fn run(&self, task: Context) -> Ended {
-        ended(self.answer(&task).await)
+        ended(self.answer(&task.speaking_as(SUPERVISOR)).await)
     }
 }
 

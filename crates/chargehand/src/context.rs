@@ -1,16 +1,19 @@
 //! What a handler gets: its brief, and the ways to speak while it runs.
 
+use crate::speech::{Speaker, Speech};
 use domain::blackboard::{NewEntry, Provenance};
 use domain::budget::{Amount, Cost};
 use domain::command::Report;
 use domain::error::{Code, Error};
 use domain::id::EntryId;
 use domain::json::Json;
+use domain::limits::NAME_BYTES_MAX;
 use domain::name::Name;
 use domain::record::{EffectClass, NewRecord, RecordState};
 use domain::task::Failure;
 use protocol::Api;
 use protocol::api::Work;
+use protocol::speech::Said;
 use protocol::v1::Assignment;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -37,6 +40,9 @@ pub struct Context {
     pub(crate) api: Arc<dyn Api>,
     pub(crate) told: watch::Receiver<Told>,
     pub(crate) records: Records,
+    pub(crate) speech: Speech,
+    /// Who speaks.
+    pub(crate) agent: Name,
 }
 
 /// Where each step stands, as far as this attempt knows.
@@ -123,6 +129,50 @@ impl Context {
     ) -> Result<(), Error> {
         let note = note.into();
         self.report(Report::Progressed { fraction, note }).await
+    }
+
+    /// Says aloud what goes on, for whoever follows the run's stream
+    /// ([`run_stream`](protocol::ApiRead::run_stream)). It waits for nobody and costs next to nothing:
+    /// words are collected for 50 ms, what finds no room is dropped, and nothing is on disk. A task
+    /// without a run is not heard. Arguments of tools are cut after 1,024 bytes; keep secrets out.
+    ///
+    /// ```
+    /// use chargehand::{Context, Ended, Said};
+    /// async fn greet(task: Context) -> Ended {
+    ///     let turn = task.next_turn();
+    ///     task.say(Said::TurnBegan { turn });
+    ///     for word in ["Hello, ", "world."] {
+    ///         task.say(Said::Text { turn, text: word.into() });
+    ///     }
+    ///     task.say(Said::TurnEnded { turn, whole: true });
+    ///     Ended::done(serde_json::json!("Hello, world."))
+    /// }
+    /// # fn handler(_: impl chargehand::Handler) {}
+    /// # handler(greet);
+    /// ```
+    pub fn say(&self, said: Said) {
+        self.speech.say(&self.agent, said, || Speaker {
+            api: Arc::clone(&self.api),
+            worker: self.worker.clone(),
+            task: self.assignment.task_id,
+            attempt: self.assignment.attempt,
+        });
+    }
+
+    /// The number of the next turn of a model in this attempt, from 1.
+    pub fn next_turn(&self) -> u32 {
+        self.speech.next_turn()
+    }
+
+    /// The same attempt, in which another agent speaks; without, it is the worker. A name that is
+    /// none is cut to one.
+    #[must_use]
+    pub fn speaking_as(&self, agent: &str) -> Self {
+        let short = &agent[..agent.floor_char_boundary(NAME_BYTES_MAX)];
+        Self {
+            agent: Name::new(short.trim()).unwrap_or_else(|_| self.agent.clone()),
+            ..self.clone()
+        }
     }
 
     async fn report(&self, report: Report) -> Result<(), Error> {
@@ -317,7 +367,8 @@ impl Context {
         F: FnOnce() -> Fut,
         Fut: Future<Output = (Result<Value, Failure>, Option<Amount>)>,
     {
-        self.say(&key, effect, &RecordState::Intended, cost).await?;
+        self.tell(&key, effect, &RecordState::Intended, cost)
+            .await?;
         if !self.records.begin(&key, effect) {
             let text = format!("step “{key}” was begun elsewhere in this attempt");
             return Err(Failure::new(Code::RecordState.as_str(), text));
@@ -357,12 +408,12 @@ impl Context {
         state: RecordState,
         cost: Option<Cost>,
     ) -> Result<(), Failure> {
-        self.say(key, effect, &state, cost).await?;
+        self.tell(key, effect, &state, cost).await?;
         self.records.put(key, (effect, state));
         Ok(())
     }
 
-    async fn say(
+    async fn tell(
         &self,
         key: &Name,
         effect: EffectClass,

@@ -28,6 +28,7 @@
 mod client;
 mod context;
 mod handler;
+mod speech;
 mod worker;
 
 pub use client::sse;
@@ -40,5 +41,6 @@ pub use domain::name::Name;
 pub use domain::record::EffectClass;
 pub use domain::task::{Failure, Priority, TaskSpec};
 pub use handler::{Ended, Handler};
+pub use protocol::speech::{Cursor, Heard, Piece, Said};
 pub use protocol::{Api, ApiRead};
 pub use worker::{Running, Worker};

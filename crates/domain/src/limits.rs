@@ -111,6 +111,20 @@ pub const WORKERS_MAX: u64 = 100_000;
 pub const MESSAGE_VISIBLE_MS: u64 = 60_000;
 /// Rows in one page of a list.
 pub const PAGE_MAX: usize = 1_000;
+/// Pieces that an attempt says in one request, and that a reader of a run's stream gets in one answer.
+pub const SAID_PIECES_MAX: usize = 256;
+/// Bytes of text in them.
+pub const SAID_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a tool's arguments that a stream shows.
+pub const SAID_ARGUMENT_BYTES_MAX: usize = 1024;
+/// Pieces of one run's stream that are kept in memory; the oldest go first.
+pub const STREAM_PIECES_MAX: usize = 4_096;
+/// Bytes of text in them.
+pub const STREAM_BYTES_MAX: usize = 256 * 1024;
+/// Runs whose stream is kept; those that ended first go first, then those that were silent longest.
+pub const STREAMS_MAX: usize = 256;
+/// Milliseconds that the stream of a run is kept after its end: five minutes.
+pub const STREAM_KEPT_MS: u64 = 5 * 60 * 1000;
 
 /// Refuses text longer than a payload may be.
 ///

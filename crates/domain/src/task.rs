@@ -551,6 +551,25 @@ impl Task {
         }
     }
 
+    /// Refuses whoever is not the attempt under way.
+    ///
+    /// # Errors
+    /// [`Code::AttemptStale`], saying who is.
+    pub fn check_current(&self, worker: &Name, attempt: u32) -> Result<(), Error> {
+        let is_held = |held: &&Lease| held.worker == *worker && held.attempt == attempt;
+        if self.lease().filter(is_held).is_some() {
+            return Ok(());
+        }
+        Err(late(
+            self,
+            &AttemptRef {
+                task: self.id,
+                attempt,
+                worker: worker.clone(),
+            },
+        ))
+    }
+
     fn lease_mut(&mut self) -> Option<&mut Lease> {
         match &mut self.state {
             TaskState::Assigned(lease) | TaskState::InProgress(lease) => Some(lease),

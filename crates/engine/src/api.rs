@@ -17,7 +17,7 @@ use domain::message::{Message, NewMessage};
 use domain::name::Name;
 use domain::pool::Pool;
 use domain::record::Finding;
-use domain::run::Run;
+use domain::run::{Run, RunStatus};
 use domain::state::{Key, Row};
 use domain::statistics::Tally;
 use domain::task::{Address, Task, TaskStatus};
@@ -25,6 +25,7 @@ use domain::worker::{Home, Worker, WorkerSpec};
 use protocol::api::{
     Api, ApiRead, NewCredential, Result, RunQuery, TaskQuery, Work, Worked, WorkerQuery,
 };
+use protocol::speech::{Cursor, Heard, Say};
 use protocol::v1::{
     Assignment, BoardStatistics, CredentialView, Delivered, Minted, Page, PoolStatistics,
     QueueView, RunView, Signal, Statistics, TaskView, WorkerView,
@@ -334,6 +335,24 @@ impl ApiRead for Engine {
             _ => None,
         };
         Ok(RunView { account, ..view })
+    }
+
+    async fn run_stream(&self, run: RunId, after: Option<Cursor>, wait: Duration) -> Result<Heard> {
+        let until = Instant::now() + wait.min(WAIT_MAX);
+        let speech = self.shared.relay.speech();
+        let listening = speech.listen(run);
+        loop {
+            let woken = listening.wake.notified();
+            tokio::pin!(woken);
+            // Wait first, look second: what is said between the two is not missed.
+            woken.as_mut().enable();
+            let ended = self.run(run).await?.status() != RunStatus::Running;
+            let heard = speech.hear(run, after, ended);
+            let is_news = heard.anew || heard.lost > 0 || heard.ended;
+            if is_news || !heard.pieces.is_empty() || timeout_at(until, woken).await.is_err() {
+                return Ok(heard);
+            }
+        }
     }
 
     async fn run_list(&self, query: RunQuery) -> Result<Page<RunView>> {
@@ -689,6 +708,17 @@ impl Api for Engine {
                 .collect(),
             refused,
         })
+    }
+
+    async fn task_say(&self, worker: Name, say: Say) -> Result<()> {
+        say.check()?;
+        let task = self.task(say.task_id).await?;
+        task.check_current(&worker, say.attempt)?;
+        if let Some(of) = &task.spec.of {
+            let speech = self.shared.relay.speech();
+            speech.say(of.run, say, self.shared.clock.now());
+        }
+        Ok(())
     }
 
     async fn queue_pause(&self, queue: Name, paused: bool) -> Result<()> {

@@ -21,6 +21,7 @@ pub mod pulse;
 pub mod relay;
 mod rescue;
 mod retain;
+mod speech;
 pub mod tail;
 mod timers;
 pub mod wheel;

@@ -5,6 +5,7 @@
 use crate::ask::Committed;
 use crate::postbox::Postbox;
 use crate::rescue::Hearts;
+use crate::speech::Speech;
 use crate::tail::{Chunk, Tail};
 use domain::event::Event;
 use domain::id::TaskId;
@@ -23,6 +24,7 @@ pub struct Relay {
     waiting: Arc<Mutex<Waiting>>,
     tail: Tail,
     postbox: Postbox,
+    speech: Speech,
 }
 
 impl Relay {
@@ -32,6 +34,7 @@ impl Relay {
             waiting: Arc::default(),
             tail: Tail::default(),
             postbox,
+            speech: Speech::default(),
         }
     }
 
@@ -110,6 +113,12 @@ impl Relay {
                     hearts.signal(&lease.worker, Signal::Yield { task, attempt });
                     None
                 }
+                Event::RunCompleted { run, .. }
+                | Event::RunFailed { run, .. }
+                | Event::RunCancelled { run, .. } => {
+                    self.speech.end(*run, recorded.at);
+                    None
+                }
                 Event::MessageSent { message, .. } => {
                     self.postbox.deliver(message);
                     None
@@ -151,6 +160,11 @@ impl Relay {
     /// What was committed last.
     pub(crate) fn tail(&self) -> &Tail {
         &self.tail
+    }
+
+    /// What agents say.
+    pub(crate) fn speech(&self) -> &Speech {
+        &self.speech
     }
 
     /// Who listens for messages.

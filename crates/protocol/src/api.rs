@@ -1,6 +1,7 @@
 //! The contract as two traits: reading, and reading with writing. A monitor is handed an
 //! [`ApiRead`], so that it cannot write by type.
 
+use crate::speech::{Cursor, Heard, Say};
 use crate::v1::{
     Assignment, BoardStatistics, CredentialView, Delivered, Minted, Page, PoolStatistics,
     QueueView, RunView, Signal, Statistics, TaskView, WorkerView,
@@ -169,6 +170,9 @@ pub trait ApiRead: Send + Sync {
     async fn queue_list(&self) -> Result<Vec<QueueView>>;
     /// One run.
     async fn run_get(&self, run: RunId) -> Result<RunView>;
+    /// What the agents of a run say after this, at most 256 pieces, as soon as there is something or
+    /// `wait` is over; without a cursor, from the first that is kept. Also when the run ends.
+    async fn run_stream(&self, run: RunId, after: Option<Cursor>, wait: Duration) -> Result<Heard>;
     /// Runs.
     async fn run_list(&self, query: RunQuery) -> Result<Page<RunView>>;
     /// One worker; one that was never heard of is an error.
@@ -244,6 +248,10 @@ pub trait Api: ApiRead {
     async fn worker_error(&self, worker: Name, reason: String) -> Result<()>;
     /// Reports and claims, in one transaction.
     async fn work(&self, work: Work) -> Result<Worked>;
+    /// An attempt tells who watches its run what is being said and called. Nothing of it is on disk:
+    /// it is kept in memory, as far as there is room. Of a task without a run, nothing is kept.
+    /// [`AttemptStale`](domain::error::Code::AttemptStale) when the token is not current.
+    async fn task_say(&self, worker: Name, say: Say) -> Result<()>;
     /// Pauses or resumes a queue.
     async fn queue_pause(&self, queue: Name, paused: bool) -> Result<()>;
     /// Defines a pool, or changes its strategy. With `expected`, only when that is its version now (0:

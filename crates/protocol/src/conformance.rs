@@ -37,6 +37,7 @@ mod log;
 mod messages;
 mod records;
 mod runs;
+mod speech;
 mod tasks;
 mod workers;
 
@@ -46,6 +47,7 @@ pub use log::*;
 pub use messages::*;
 pub use records::*;
 pub use runs::*;
+pub use speech::*;
 pub use tasks::*;
 pub use workers::*;
 
@@ -136,6 +138,10 @@ macro_rules! conformance {
             an_intended_step_is_in_doubt_after_a_loss,
             what_is_done_is_final_and_said_once,
             records_are_bounded,
+            what_an_attempt_says_is_heard_once_in_order,
+            a_listener_is_woken,
+            only_the_current_attempt_is_heard,
+            what_is_said_is_bounded,
         ]);
     };
     (@tests $implementation:ident, $open:expr, [$($case:ident,)*]) => {

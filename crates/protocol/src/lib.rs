@@ -9,6 +9,7 @@ pub mod api;
 pub mod conformance;
 pub mod key;
 pub mod problem;
+pub mod speech;
 pub mod v1;
 pub mod wire;
 

@@ -4,6 +4,7 @@
 
 use crate::api::{Claim, RunQuery, TaskQuery, Work, Worked, WorkerQuery};
 use crate::problem::Problem;
+use crate::speech::Cursor;
 use crate::v1::{Assignment, Delivered, Signal, TaskView};
 use domain::blackboard::Entry;
 use domain::command::{Report, Submission};
@@ -491,6 +492,20 @@ impl From<WorkerQuery> for WorkerParams {
 #[serde(deny_unknown_fields, default)]
 pub struct WaitParams {
     /// Milliseconds to wait for the end; without, the answer comes at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+}
+
+/// From where to hear a run's agents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
+#[cfg_attr(feature = "schema", into_params(parameter_in = Query))]
+#[serde(deny_unknown_fields, default)]
+pub struct SpeechParams {
+    /// After this: `next` of the answer before. In a stream, `Last-Event-ID` goes before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Cursor>,
+    /// Milliseconds to wait for the first when there is none; not in a stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
 }

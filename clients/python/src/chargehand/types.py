@@ -8,6 +8,29 @@ from __future__ import annotations
 from typing import Any, Dict, List, Literal, Optional, TypedDict, Union
 
 
+class _AccountRequired(TypedDict):
+    """What is always there."""
+
+    budget: Budget
+    """What may be spent."""
+
+    since: Time
+    """When it was opened; the clock of `wall_ms` runs from here."""
+
+
+class Account(_AccountRequired, total=False):
+    """A run's account: its row."""
+
+    held: Amount
+    """Reserved: spent already, perhaps, by a step of which nobody has heard again."""
+
+    spent: Amount
+    """Spent."""
+
+    warned: bool
+    """Its owner was told that it comes to its end."""
+
+
 class AddressPrefer(TypedDict):
     """This one while it is there and has room, or within a bounded wait; then whoever can."""
 
@@ -24,6 +47,19 @@ class AddressOnly(TypedDict):
 
 Address = Union[Literal["any"], "AddressPrefer", "AddressOnly"]
 """Which worker may take a task."""
+
+
+class Amount(TypedDict, total=False):
+    """What something costs."""
+
+    calls: int
+    """Requests to models, and calls of tools."""
+
+    tokens: int
+    """Tokens, read and written."""
+
+    usd_micros: int
+    """Millionths of a US dollar."""
 
 
 class _AssignmentRequired(TypedDict):
@@ -145,6 +181,22 @@ class BoardStatistics(TypedDict):
     """Entries that have not expired, those that tasks show of themselves included."""
 
 
+class Budget(TypedDict, total=False):
+    """What a run may spend; `None` is no bound."""
+
+    calls: Optional[int]
+    """Requests to models, and calls of tools."""
+
+    tokens: Optional[int]
+    """Tokens, read and written."""
+
+    usd_micros: Optional[int]
+    """Millionths of a US dollar."""
+
+    wall_ms: Optional[int]
+    """Milliseconds on the clock, from the start on."""
+
+
 class _ClaimRequired(TypedDict):
     """What is always there."""
 
@@ -180,6 +232,22 @@ class ClaimEntry(TypedDict, total=False):
 
     expected: Optional[Name]
     """Who must hold it now; nobody when absent."""
+
+
+class Cost(TypedDict, total=False):
+    """What a step announces beside its intent."""
+
+    calls: int
+    """Requests to models, and calls of tools."""
+
+    tokens: int
+    """Tokens, read and written."""
+
+    usd_micros: int
+    """Millionths of a US dollar."""
+
+    last: bool
+    """These are last words, for which a part of every cap is kept."""
 
 
 class Counts(TypedDict):
@@ -276,6 +344,10 @@ class Crew(TypedDict, total=False):
     """How."""
 
 
+Cursor = str
+"""A position in one of a run's streams: send it back as it was."""
+
+
 class Delivered(TypedDict):
     """A message for one recipient."""
 
@@ -352,6 +424,19 @@ Delivery = Union[
     "DeliveryExpired",
 ]
 """How one recipient's part stands."""
+
+
+class Dues(TypedDict, total=False):
+    """How an event moves the accounts it touches."""
+
+    held: Amount
+    """Newly held."""
+
+    released: Amount
+    """Held no longer."""
+
+    spent: Amount
+    """Spent."""
 
 
 class _EachRequired(TypedDict):
@@ -647,6 +732,9 @@ class EventRecordNotedRecordNoted(_EventRecordNotedRecordNotedRequired, total=Fa
     `record.in_doubt`); the same again is answered without an event.
     """
 
+    dues: Optional[Dues]
+    """What it moves on the accounts of the task and of its run."""
+
     run: Optional[RunId]
     """The task's run, for those who follow one."""
 
@@ -683,6 +771,9 @@ class EventRecordResolvedRecordResolved(_EventRecordResolvedRecordResolvedRequir
     """A person found out about a step in doubt. Folds in every state of its task; refused when
     the step is not in doubt (`record.state`).
     """
+
+    dues: Optional[Dues]
+    """What it moves on the accounts of the task and of its run."""
 
     run: Optional[RunId]
     """The task's run, for those who follow one."""
@@ -1260,6 +1351,9 @@ class _EventRunStartedRunStartedRequired(TypedDict):
 class EventRunStartedRunStarted(_EventRunStartedRunStartedRequired, total=False):
     """A run exists and runs. Its tasks follow as `task.submitted`."""
 
+    budget: Optional[Budget]
+    """What it may spend."""
+
     metadata: Dict[str, Json]
     """Whatever the caller wants to find again."""
 
@@ -1452,6 +1546,23 @@ EventRunReopened = TypedDict(
     },
 )
 """A failed or cancelled run goes on: its failed tasks follow as `task.redriven`."""
+
+
+class EventBudgetWarnedBudgetWarned(TypedDict):
+    """Of something that a run may spend, most is spent. Once for each run."""
+
+    run: RunId
+    """The run."""
+
+
+EventBudgetWarned = TypedDict(
+    "EventBudgetWarned",
+    {
+        # Of something that a run may spend, most is spent. Once for each run.
+        "budget.warned": "EventBudgetWarnedBudgetWarned",
+    },
+)
+"""Of something that a run may spend, most is spent. Once for each run."""
 
 
 class _EventEntryWrittenEntryWrittenRequired(TypedDict):
@@ -1744,6 +1855,7 @@ Event = Union[
     "EventRunFailed",
     "EventRunCancelled",
     "EventRunReopened",
+    "EventBudgetWarned",
     "EventEntryWritten",
     "EventEntryClaimed",
     "EventEntryForgotten",
@@ -1864,6 +1976,29 @@ class Health(TypedDict):
     """The version of the program."""
 
 
+class _HeardRequired(TypedDict):
+    """What is always there."""
+
+    anew: bool
+    """The stream is not the one that the reader was in: forget what was half said."""
+
+    ended: bool
+    """The run has ended, and there is nothing after these."""
+
+    lost: int
+    """Pieces before these that are not kept any more."""
+
+    pieces: List[Piece]
+    """In order, without a gap among them; at most 256, or about 64 KiB."""
+
+
+class Heard(_HeardRequired, total=False):
+    """What a reader of a run's stream hears."""
+
+    next: Optional[Cursor]
+    """Where to go on; nothing while nothing was ever said."""
+
+
 class Heartbeat(TypedDict, total=False):
     """A sign of life."""
 
@@ -1909,6 +2044,16 @@ Join = Union[Literal["all"], Literal["any"], "JoinQuorum", "JoinFirstK", "JoinDe
 
 Json = Any
 """Any JSON, at most 1 MiB."""
+
+
+class Ledger(TypedDict, total=False):
+    """What was spent, and what is held for steps under way."""
+
+    held: Amount
+    """Reserved: spent already, perhaps, by a step of which nobody has heard again."""
+
+    spent: Amount
+    """Spent."""
 
 
 class _MemberRequired(TypedDict):
@@ -2101,8 +2246,8 @@ class NewMessage(_NewMessageRequired, total=False):
     """Milliseconds until it expires."""
 
 
-class NewRecord(TypedDict):
-    """What a worker says about a step."""
+class _NewRecordRequired(TypedDict):
+    """What is always there."""
 
     effect: EffectClass
     """What doing it twice would mean."""
@@ -2112,6 +2257,15 @@ class NewRecord(TypedDict):
 
     state: RecordState
     """Where it stands."""
+
+
+class NewRecord(_NewRecordRequired, total=False):
+    """What a worker says about a step."""
+
+    cost: Optional[Cost]
+    """With an intent, what to reserve for it; with an outcome, what it cost. An outcome that
+    does not say cost what was reserved.
+    """
 
 
 class _PageRunViewRequired(TypedDict):
@@ -2154,6 +2308,25 @@ class PageWorkerView(_PageWorkerViewRequired, total=False):
 
     next: Optional[str]
     """Pass it as `after` to go on; absent on the last page."""
+
+
+class Piece(TypedDict):
+    """A piece of a run's stream."""
+
+    agent: Name
+    """Who."""
+
+    attempt: int
+    """Which attempt of it; another one begins its turns from 1."""
+
+    position: int
+    """Its place in the stream, from 1 and growing by one."""
+
+    said: Said
+    """What."""
+
+    task_id: TaskId
+    """The task."""
 
 
 class _PoolRequired(TypedDict):
@@ -2349,8 +2522,8 @@ class Received(TypedDict):
     """In order."""
 
 
-class Record(TypedDict):
-    """A step's receipt, as it is kept with its task."""
+class _RecordRequired(TypedDict):
+    """What is always there."""
 
     at: Time
     """Since when it stands there."""
@@ -2366,6 +2539,13 @@ class Record(TypedDict):
 
     state: RecordState
     """Where it stands."""
+
+
+class Record(_RecordRequired, total=False):
+    """A step's receipt, as it is kept with its task."""
+
+    held: Amount
+    """What is reserved for it, while nobody knows its outcome."""
 
 
 class RecordStateDoneDone(TypedDict):
@@ -2510,6 +2690,9 @@ class _ReportReleasedReleasedRequired(TypedDict):
 class ReportReleasedReleased(_ReportReleasedReleasedRequired, total=False):
     """Handed back at a safe point: a yield, or a worker that stops."""
 
+    after_ms: int
+    """Milliseconds before which another attempt is of no use; at most `BACKOFF_MS_MAX`."""
+
     checkpoint: Optional[Json]
     """What the next attempt may go on from."""
 
@@ -2622,6 +2805,9 @@ class _RunStartRequired(TypedDict):
 class RunStart(_RunStartRequired, total=False):
     """A run to be."""
 
+    budget: Optional[Budget]
+    """What it may spend; nothing said is no bound."""
+
     crew: Crew
     """Who works."""
 
@@ -2673,6 +2859,9 @@ class _RunViewRequired(TypedDict):
 class RunView(_RunViewRequired, total=False):
     """A run."""
 
+    account: Optional[Account]
+    """What it may spend, and what it has spent; only of one run that is asked for."""
+
     awaits_supervisor: Optional[Name]
     """The gate that its supervisor is to reduce."""
 
@@ -2706,6 +2895,110 @@ class RunWaits(TypedDict):
 
     who: str
     """Who."""
+
+
+class SaidTurnBegan(TypedDict):
+    """A model is asked, for the first time or again."""
+
+    kind: Literal["turn_began"]
+
+    turn: int
+    """The turn's number within the attempt; each try has its own."""
+
+
+class SaidText(TypedDict):
+    """Words of a model, in the order they come."""
+
+    kind: Literal["text"]
+
+    text: str
+    """The words."""
+
+    turn: int
+    """In which turn."""
+
+
+class SaidTurnEnded(TypedDict):
+    """A model has answered, or broke off."""
+
+    kind: Literal["turn_ended"]
+
+    turn: int
+    """Which turn."""
+
+    whole: bool
+    """Its words are an answer; if not, they are to be forgotten, and another turn may follow.
+    """
+
+
+class SaidToolCall(TypedDict):
+    """A tool is called."""
+
+    arguments: str
+    """With what: JSON, cut after 1,024 bytes."""
+
+    kind: Literal["tool_call"]
+
+    tool: str
+    """Which."""
+
+
+class SaidToolResult(TypedDict):
+    """A call came to its end."""
+
+    bytes: int
+    """Bytes that it gave back."""
+
+    kind: Literal["tool_result"]
+
+    succeeded: bool
+    """It did what was asked."""
+
+    tool: str
+    """Of which tool."""
+
+
+class SaidNote(TypedDict):
+    """Something for people."""
+
+    kind: Literal["note"]
+
+    text: str
+    """In words."""
+
+
+class SaidDropped(TypedDict):
+    """The worker dropped pieces of its attempt here, because nobody took them in time."""
+
+    kind: Literal["dropped"]
+
+    pieces: int
+    """How many."""
+
+
+Said = Union[
+    "SaidTurnBegan",
+    "SaidText",
+    "SaidTurnEnded",
+    "SaidToolCall",
+    "SaidToolResult",
+    "SaidNote",
+    "SaidDropped",
+]
+"""What is said."""
+
+
+class Say(TypedDict):
+    """What an attempt says at once."""
+
+    attempt: int
+    """The fencing token."""
+
+    pieces: List[Utterance]
+    """In order; at most 256, with at most 64 KiB of text."""
+
+    task_id: TaskId
+    """The task."""
 
 
 Scope = Literal["reader", "submitter", "worker", "operator", "admin"]
@@ -3100,6 +3393,9 @@ class _TaskViewRequired(TypedDict):
 class TaskView(_TaskViewRequired, total=False):
     """A task."""
 
+    account: Ledger
+    """What its steps cost."""
+
     cancelled: Optional[str]
     """Why it was cancelled."""
 
@@ -3248,6 +3544,16 @@ TraceParent = str
 """A `traceparent` of W3C Trace Context."""
 
 
+class Utterance(TypedDict):
+    """Who says what, within an attempt."""
+
+    agent: Name
+    """Who: an agent's name."""
+
+    said: Said
+    """What."""
+
+
 class WaitsReady(TypedDict):
     """For its turn, behind what goes first."""
 
@@ -3261,6 +3567,18 @@ class WaitsNotDue(TypedDict):
 
     until: Time
     """Which."""
+
+
+class WaitsRateLimited(TypedDict):
+    """For an instant before which its worker could do nothing: a provider lets nobody in."""
+
+    reason: Literal["rate_limited"]
+
+    until: Time
+    """Which."""
+
+    why: str
+    """What its worker said."""
 
 
 class WaitsBlockedBy(TypedDict):
@@ -3302,6 +3620,7 @@ class WaitsPaused(TypedDict):
 Waits = Union[
     "WaitsReady",
     "WaitsNotDue",
+    "WaitsRateLimited",
     "WaitsBlockedBy",
     "WaitsNoCapableWorker",
     "WaitsAtCapacity",
@@ -3456,6 +3775,7 @@ class WorkerView(_WorkerViewRequired, total=False):
 
 EVENT_TYPES = (
     "attempt.ended",
+    "budget.warned",
     "credential.created",
     "credential.revoked",
     "entry.claimed",

@@ -16,6 +16,7 @@ mod related;
 mod requests;
 mod results;
 mod scale;
+mod speech;
 mod tool;
 
 use agent::input::{Item, Source};

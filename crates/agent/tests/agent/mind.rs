@@ -7,7 +7,7 @@ use agent::gate::Gate;
 use agent::hands::{Granted, Hands, NoHands};
 use agent::mind::{Bounds, Brief, Completeness, Envelope, Mind, Seat};
 use agent::model::{
-    Answer, Ask, Call, Fault, Listener, Model, ModelError, Stop, ToolSpec, Turn, Usage,
+    Answer, Ask, Call, Delta, Fault, Listener, Model, ModelError, Stop, ToolSpec, Turn, Usage,
 };
 use agent::tool::Toolbox;
 use async_trait::async_trait;
@@ -45,11 +45,15 @@ impl fmt::Debug for Told {
 
 #[async_trait]
 impl Model for Told {
-    async fn ask(&self, ask: &Ask, _: &mut Listener<'_>) -> Result<Answer, ModelError> {
+    async fn ask(&self, ask: &Ask, listener: &mut Listener<'_>) -> Result<Answer, ModelError> {
         self.world.moment().await;
         self.asked.lock().unwrap().push(ask.clone());
         self.world.moment().await;
-        (self.reply)(ask)
+        let answer = (self.reply)(ask)?;
+        for word in answer.text.split_inclusive(' ') {
+            listener(Delta::Text(word));
+        }
+        Ok(answer)
     }
 }
 

@@ -67,7 +67,7 @@ pub(crate) fn leads(ask: &Ask) -> Result<Answer, ModelError> {
 
 /// The cashier: claims without having charged, until it is told; then charges; says how much only when
 /// it was asked.
-fn works(ask: &Ask) -> Result<Answer, ModelError> {
+pub(crate) fn works(ask: &Ask) -> Result<Answer, ModelError> {
     let (first, last) = ends(ask);
     let cents = if first.contains("invoice 1") { 5 } else { 7 };
     Ok(if ask.turns.len() == 1 {

@@ -18,6 +18,7 @@ use domain::worker::{Home, WorkerSpec, WorkerStatus};
 use protocol::api::{
     Api, ApiRead, NewCredential, Result, RunQuery, TaskQuery, Work, Worked, WorkerQuery,
 };
+use protocol::speech::{Cursor, Heard, Say};
 use protocol::v1::{
     BoardStatistics, CredentialView, Delivered, Minted, Page, PoolStatistics, QueueView, RunView,
     Signal, Statistics, TaskView, WorkerView,
@@ -78,6 +79,30 @@ impl ApiRead for Client {
 
     async fn run_get(&self, run: RunId) -> Result<RunView> {
         self.ask(self.get(&["v1", "runs", &run.to_string()])?).await
+    }
+
+    async fn run_stream(&self, run: RunId, after: Option<Cursor>, wait: Duration) -> Result<Heard> {
+        let id = run.to_string();
+        let mut wait = Wait::new(wait);
+        let mut heard = Heard {
+            anew: false,
+            lost: 0,
+            pieces: Vec::new(),
+            next: after,
+            ended: false,
+        };
+        while let Some(portion) = wait.portion().await {
+            let query = SpeechParams {
+                after,
+                wait_ms: Some(portion.ms),
+            };
+            let request = self.get(&["v1", "runs", &id, "stream"])?.query(&query)?;
+            heard = self.ask(request.waiting(portion.time())).await?;
+            if heard.anew || heard.lost > 0 || heard.ended || !heard.pieces.is_empty() {
+                break;
+            }
+        }
+        Ok(heard)
     }
 
     async fn run_list(&self, query: RunQuery) -> Result<Page<RunView>> {
@@ -305,6 +330,13 @@ impl Api for Client {
             return Err(Error::new(Code::ServerStrange, text));
         }
         Ok(answer.into())
+    }
+
+    async fn task_say(&self, worker: Name, say: Say) -> Result<()> {
+        say.check()?;
+        let request = self.post(&["v1", "workers", &worker, "say"])?.json(&say)?;
+        // Said twice, it would be heard twice.
+        self.tell(request.once()).await
     }
 
     async fn queue_pause(&self, queue: Name, paused: bool) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use crate::context::{Context, Records, Told};
 use crate::handler::{Ended, Handler};
+use crate::speech::{Speaking, Speech};
 use crate::worker::PAUSE_MS;
 use domain::command::Report;
 use domain::error::{Code, Error};
@@ -110,14 +111,21 @@ impl Crew {
         let key = (assignment.task_id, assignment.attempt);
         let (tell, told) = watch::channel(Told::default());
         self.attempts().insert(key, tell);
+        let speech = Speech::new(assignment.run_id.is_some());
+        let _speaking = Speaking(speech.clone());
         let task = Context {
+            speech: speech.clone(),
+            agent: self.spec.id.clone(),
             records: Records::of(&assignment),
             assignment: Arc::new(assignment),
             worker: self.spec.id.clone(),
             api: Arc::clone(&self.api),
             told,
         };
-        let report = match self.run(task).await {
+        let ended = self.run(task).await;
+        // Said later, it would be the words of an attempt that is over.
+        speech.finish().await;
+        let report = match ended {
             Ended::Done(output) => Report::Completed { output },
             Ended::Failed(failure) => Report::Failed { failure },
             Ended::Yielded(checkpoint) => Report::Released {

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
 use axum::{Json, Router};
 use chargehand::{
-    Api, ApiRead, Client, Code, Context, Ended, Error, Name, Submission, TaskSpec, Worker,
+    Api, ApiRead, Client, Code, Context, Ended, Error, Name, Said, Submission, TaskSpec, Worker,
 };
 use domain::id::TaskId;
 use domain::task::TaskStatus;
@@ -35,6 +35,7 @@ struct House {
     works: AtomicUsize,
     claiming: AtomicUsize,
     claiming_most: AtomicUsize,
+    says: AtomicUsize,
 }
 
 fn refusal(error: &Error) -> Response {
@@ -97,6 +98,12 @@ async fn work(State(house): Shared, Path(worker): Path<Name>, body: String) -> R
     }
 }
 
+/// Nobody ever hears an answer to this.
+async fn say(State(house): Shared) -> Response {
+    house.says.fetch_add(1, SeqCst);
+    std::future::pending().await
+}
+
 async fn heartbeat(
     State(house): Shared,
     Path(worker): Path<Name>,
@@ -150,11 +157,13 @@ impl House {
             works: AtomicUsize::default(),
             claiming: AtomicUsize::default(),
             claiming_most: AtomicUsize::default(),
+            says: AtomicUsize::default(),
         });
         let router = Router::new()
             .route("/v1/workers", post(register))
             .route("/v1/workers/{worker}/work", post(work))
             .route("/v1/workers/{worker}/heartbeat", post(heartbeat))
+            .route("/v1/workers/{worker}/say", post(say))
             .route("/v1/workers/{worker}", delete(leave).get(show))
             .layer(DefaultBodyLimit::disable())
             .with_state(Arc::clone(&house));
@@ -370,5 +379,38 @@ async fn reports_that_are_too_large_together_go_alone() {
             assert_eq!(done.status, TaskStatus::Completed);
         }
     }
+    worker.stop().await.unwrap();
+}
+
+// A server that takes no words holds nobody up: the work goes on, and its result comes.
+#[tokio::test]
+async fn a_server_that_does_not_listen_slows_nothing() {
+    let (house, client) = House::open().await;
+    let talk = |task: Context| async move {
+        let turn = task.next_turn();
+        for _ in 0..200_000 {
+            let text = "many words ".to_owned();
+            task.say(Said::Text { turn, text });
+        }
+        // So that somebody began to send them.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Ended::done(json!(7))
+    };
+    let worker = Worker::new("w").unwrap().handle("talk", talk).unwrap();
+    let worker = worker.start(client).await.unwrap();
+    let run = serde_json::from_value(json!({"goal": "talk", "supervisor": "sup",
+        "graph": {"steps": [{"id": "one", "task": {"kind": "talk"}}]}}));
+    let run = house.engine.run_start(run.unwrap()).await.unwrap();
+    let until = tokio::time::Instant::now() + SOON;
+    while house.engine.run_get(run).await.unwrap().ended_at.is_none() {
+        assert!(
+            tokio::time::Instant::now() < until,
+            "it waits for a listener"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let view = house.engine.run_get(run).await.unwrap();
+    assert_eq!(view.status.as_str(), "completed");
+    assert!(house.says.load(SeqCst) > 0);
     worker.stop().await.unwrap();
 }

@@ -14,7 +14,8 @@ use domain::id::RunId;
 use domain::limits::PAGE_MAX;
 use engine::Engine;
 use protocol::ApiRead as _;
-use protocol::wire::{EventParams, Events, Position};
+use protocol::speech::{Cursor, Heard};
+use protocol::wire::{EventParams, Events, Position, SpeechParams};
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa_axum::router::OpenApiRouter;
@@ -27,6 +28,7 @@ pub(super) fn reading() -> Routes {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(of_run))
+        .routes(routes!(speech))
         .routes(routes!(head))
 }
 
@@ -158,6 +160,41 @@ async fn of_run(
         filter,
         ending.0,
     )?)
+}
+
+/// Hear what a run's agents say: words of their models as they are written, and calls of tools. With
+/// `Accept: text/event-stream`, follow them: `id:` is the position, and `Last-Event-ID` or `after` goes
+/// on where an earlier stream ended. It is kept in memory, as far as there is room: `lost` says how
+/// many pieces are missing, `anew` that the stream is not the one that was followed before.
+#[utoipa::path(get, path = "/v1/runs/{run}/stream", tag = "events", operation_id = "run_stream",
+    params(("run" = RunId, Path, description = "Which."), SpeechParams,
+        ("Last-Event-ID" = Option<String>, Header, description = "In a stream: after this position.")),
+    responses((status = 200, description = "A page, or a stream.", content((Heard = "application/json"), (String = "text/event-stream")))))]
+async fn speech(
+    caller: Caller,
+    State(app): State<Arc<App>>,
+    ending: Ending,
+    headers: HeaderMap,
+    At(run): At<RunId>,
+    Asked(params): Asked<SpeechParams>,
+) -> Answer<Response> {
+    let engine = caller.engine;
+    if wants_stream(&headers) {
+        let after = match headers.get("last-event-id") {
+            None => params.after,
+            Some(id) => Some(id.to_str().unwrap_or_default().parse::<Cursor>()?),
+        };
+        // One that does not exist is an error, not a stream without end.
+        engine.run_get(run).await?;
+        return Ok(stream::speech(&app, engine, run, after, ending.0)?);
+    }
+    let wait = Duration::from_millis(params.wait_ms.unwrap_or(0)).min(app.limits.wait);
+    let hearing = engine.run_stream(run, params.after, wait);
+    let heard = match ending.or_none(hearing).await {
+        Some(heard) => heard?,
+        None => engine.run_stream(run, params.after, Duration::ZERO).await?,
+    };
+    Ok(Json(heard).into_response())
 }
 
 /// Read the position of the last event, as soon as it is beyond `after`.

@@ -16,11 +16,12 @@ use domain::limits::CAPACITY_MAX;
 use domain::name::Name;
 use engine::Engine;
 use futures_util::stream::unfold;
-use protocol::Api as _;
 use protocol::api::{Claim, Work, Worked};
 use protocol::problem::Problem;
+use protocol::speech::{Cursor, Heard};
 use protocol::v1::Signal;
 use protocol::wire::{EventParams, StreamParams};
+use protocol::{Api as _, ApiRead as _};
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -241,6 +242,100 @@ impl Following {
         self.place.app.metrics.streamed.inc_by(sent);
         Some(())
     }
+}
+
+struct Hearing {
+    engine: Engine,
+    run: RunId,
+    after: Option<Cursor>,
+    stopping: Stopping,
+    begun: bool,
+    ended: bool,
+    place: Place,
+}
+
+/// What a run's agents say after a cursor, as it comes, until the run has ended.
+pub(super) fn speech(
+    app: &Arc<App>,
+    engine: Engine,
+    run: RunId,
+    after: Option<Cursor>,
+    stopping: Stopping,
+) -> Result<Response, Error> {
+    let hearing = Hearing {
+        engine,
+        run,
+        after,
+        stopping,
+        begun: false,
+        ended: false,
+        place: Place::take(app)?,
+    };
+    let pieces = unfold(hearing, |mut hearing| async move {
+        let piece = hearing.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(piece), hearing))
+    });
+    Ok(response(Body::from_stream(pieces)))
+}
+
+impl Hearing {
+    async fn next(&mut self) -> Option<Bytes> {
+        if !self.begun {
+            self.begun = true;
+            return Some(format!("retry: {RETRY_MS}\n\n").into());
+        }
+        if self.ended {
+            return None;
+        }
+        let heard = tokio::select! {
+            heard = self.engine.run_stream(self.run, self.after, BEAT) => heard,
+            () = self.stopping.begun() => return None,
+        };
+        let heard = match heard {
+            Ok(heard) => heard,
+            Err(error) => {
+                self.ended = true;
+                return frame("problem", &Problem::from(&error));
+            }
+        };
+        (self.after, self.ended) = (heard.next, heard.ended);
+        self.place
+            .app
+            .metrics
+            .streamed
+            .inc_by(heard.pieces.len() as u64);
+        Some(told(&heard).into())
+    }
+}
+
+/// What was heard, as events of a stream. Each has the position after it, so that a connection may
+/// break anywhere.
+fn told(heard: &Heard) -> String {
+    let mut text = String::new();
+    if heard.anew {
+        text.push_str("event: anew\ndata: {}\n\n");
+    }
+    if heard.lost > 0 {
+        let lost = heard.lost;
+        let _ = write!(text, "event: lost\ndata: {{\"lost\":{lost}}}\n\n");
+    }
+    let at = |position| heard.next.map(|next| Cursor { position, ..next });
+    for piece in &heard.pieces {
+        let Ok(data) = serde_json::to_string(piece) else {
+            continue;
+        };
+        if let Some(id) = at(piece.position) {
+            let name = piece.said.name();
+            let _ = write!(text, "id: {id}\nevent: {name}\ndata: {data}\n\n");
+        }
+    }
+    if heard.ended {
+        text.push_str("event: ended\ndata: {}\n\n");
+    }
+    if text.is_empty() {
+        text.push_str(": beat\n\n");
+    }
+    text
 }
 
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -13,6 +13,7 @@ use domain::error::{Code, Error};
 use domain::name::Name;
 use domain::worker::{Home, WorkerSpec, WorkerStatus};
 use protocol::api::Worked;
+use protocol::speech::Say;
 use protocol::v1::{Page, WorkerView};
 use protocol::wire::{
     Heartbeat, LeaveParams, SetStatus, Signals, StreamParams, WorkBody, WorkedBody, WorkerParams,
@@ -38,6 +39,7 @@ pub(super) fn working() -> Routes {
         .routes(routes!(heartbeat))
         .routes(routes!(work))
         .routes(routes!(follow))
+        .routes(routes!(say))
 }
 
 pub(super) fn operating() -> Routes {
@@ -172,6 +174,15 @@ async fn work(
         }
         .into(),
     ))
+}
+
+/// Say aloud what an attempt does: words of its model, calls of tools. Whoever follows the run's stream
+/// hears it; nothing of it is on disk.
+#[utoipa::path(post, path = "/v1/workers/{worker}/say", tag = "workers", operation_id = "task_say",
+    params(("worker" = String, Path, description = "Who holds the attempt.")),
+    request_body = Say, responses((status = 204, description = "It can be heard.")))]
+async fn say(caller: Caller, At(worker): At<Name>, Body(said): Body<Say>) -> Answer<StatusCode> {
+    done(caller.engine.task_say(worker, said).await)
 }
 
 /// Stream tasks and signals to a worker. Events are `tasks` (a list of assignments), `signals` (a list)

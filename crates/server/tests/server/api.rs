@@ -10,6 +10,7 @@ mod entry;
 mod follow;
 mod input;
 mod pages;
+mod speech;
 mod watch;
 
 use domain::credential::Scope;
@@ -386,6 +387,8 @@ fn body_of(operation: &str, parts: &Parts) -> Option<Value> {
         "message_request" => {
             json!({"message": {"from": "a", "to": {"agent": "b"}, "kind": "note"}, "wait_ms": 1})
         }
+        "task_say" => json!({"task_id": parts.get("task"), "attempt": 1,
+            "pieces": [{"agent": "a", "said": {"kind": "note", "text": "t"}}]}),
         "message_settle" => json!({"agent": "b"}),
         "key_create" => json!({"label": "new", "scopes": ["reader"]}),
         "tenant_create" => json!({"tenant": "new"}),
