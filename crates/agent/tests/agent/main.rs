@@ -15,6 +15,7 @@ mod related;
 mod requests;
 mod results;
 mod scale;
+mod shell;
 mod tool;
 
 use agent::input::{Item, Source};
