@@ -378,10 +378,10 @@ fn quote(chars: impl Iterator<Item = char>) -> String {
 /// The leader may be reaped by then. Its id names the group as long as any
 /// child is left; with none left the id is free, and the kill finds nobody in
 /// the moment before it could be given away again.
-struct Group(Option<Pid>);
+pub(crate) struct Group(Option<Pid>);
 
 impl Group {
-    fn of(child: &Child) -> Group {
+    pub(crate) fn of(child: &Child) -> Group {
         Group(
             child
                 .id()
@@ -408,7 +408,7 @@ impl Drop for Abort {
 }
 
 /// What came out of a pipe so far, readable before the pipe ends.
-struct Capture {
+pub(crate) struct Capture {
     shared: Arc<Shared>,
     reading: Abort,
 }
@@ -424,6 +424,7 @@ struct Shared {
 struct Kept {
     bytes: VecDeque<u8>,
     dropped: bool,
+    read: usize,
 }
 
 impl Shared {
@@ -444,6 +445,26 @@ impl Capture {
                 shared.overflow.notify_one();
             }
             !kept.dropped
+        })
+    }
+
+    /// Keeps the first bytes, reads and drops some more, and stops reading at one too many.
+    pub(crate) fn cut<R: AsyncRead + Unpin + Send + 'static>(
+        pipe: Option<R>,
+        bytes_max: usize,
+        read_bytes_max: usize,
+    ) -> Capture {
+        Capture::start(pipe, move |shared, chunk| {
+            let mut kept = shared.kept();
+            let room = bytes_max - kept.bytes.len();
+            kept.bytes.extend(&chunk[..chunk.len().min(room)]);
+            kept.dropped |= chunk.len() > room;
+            kept.read += chunk.len();
+            let flood = kept.read > read_bytes_max;
+            if flood {
+                shared.overflow.notify_one();
+            }
+            !flood
         })
     }
 
@@ -482,26 +503,26 @@ impl Capture {
         }
     }
 
-    async fn overflow(&self) {
+    pub(crate) async fn overflow(&self) {
         self.shared.overflow.notified().await;
     }
 
-    async fn end(&self) {
+    pub(crate) async fn end(&self) {
         if !self.reading.0.is_finished() {
             self.shared.end.notified().await;
         }
     }
 
-    fn has_overflown(&self) -> bool {
+    pub(crate) fn has_overflown(&self) -> bool {
         self.shared.kept().dropped
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.shared.kept().bytes.iter().copied().collect()
     }
 
     /// The end of it, ready to follow a message; empty if there is nothing.
-    fn quoted(&self) -> String {
+    pub(crate) fn quoted(&self) -> String {
         let bytes = self.bytes();
         let text = String::from_utf8_lossy(&bytes);
         let text = text.trim();

@@ -68,6 +68,10 @@ pub const INSTRUCTIONS_CHARS_MAX: usize = 100_000;
 pub const MISTAKES_MAX: usize = 100;
 /// Shortest and longest time that a call of a command tool may be allowed.
 pub const TOOL_TIME: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3_600));
+/// Shortest and longest time that a command of the `shell` may be allowed, also of the processor.
+pub const SHELL_TIME: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3_600));
+/// Fewest and most bytes of memory that a command of the `shell` may be allowed.
+pub const SHELL_MEMORY_BYTES: (u64, u64) = (16 * 1024 * 1024, 64 * 1024 * 1024 * 1024);
 /// Shortest and longest time that a run may be allowed.
 pub const WALL_TIME: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(30 * 86_400));
@@ -96,6 +100,9 @@ pub struct Crew {
     pub tools: BTreeMap<String, CommandTool>,
     /// What the built-in tools for files see; `None` when no agent has them.
     pub files: Option<Files>,
+    /// How the built-in tool `shell` is bounded; `None` for [`Shell::default`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shell: Option<Shell>,
     /// Tools whose every call waits for a person's yes.
     pub approve: BTreeSet<String>,
     /// The folder of its file, absolute: where its programs run.
@@ -245,6 +252,44 @@ pub struct Files {
     /// The folder, absolute and without symbolic links.
     #[serde(skip)]
     pub path: PathBuf,
+}
+
+/// How the built-in tool `shell` is bounded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shell {
+    /// The folder as it was written; `None` for an empty one.
+    pub root: Option<String>,
+    /// The folder that commands see as `/work`, absolute and without symbolic links.
+    #[serde(skip)]
+    pub folder: Option<PathBuf>,
+    /// Commands may write there.
+    pub write: bool,
+    /// Commands may use this machine's network, and reach all that it reaches.
+    pub network: bool,
+    /// Bytes of memory of all processes of a command.
+    pub memory_bytes: u64,
+    /// Processor time of all processes of a command.
+    pub cpu: Duration,
+    /// How long a command may take.
+    pub timeout: Duration,
+    /// Processes at the same time.
+    pub processes: u32,
+}
+
+impl Default for Shell {
+    /// No folder, no network, 512 MiB, 10 seconds of processor time, 30 seconds, 64 processes.
+    fn default() -> Self {
+        Self {
+            root: None,
+            folder: None,
+            write: false,
+            network: false,
+            memory_bytes: 512 * 1024 * 1024,
+            cpu: Duration::from_secs(10),
+            timeout: Duration::from_secs(30),
+            processes: 64,
+        }
+    }
 }
 
 impl Crew {

@@ -25,11 +25,16 @@
 mod command;
 mod fetch;
 mod files;
+mod shell;
 
 pub use command::Program;
 pub use fetch::Fetch;
 pub use files::{
     ENTRIES_MAX, FILE_BYTES_MAX, FILES_MAX, FOLDER_DEPTH_MAX, FileTool, MATCHES_MAX, TEXT_BYTES_MAX,
+};
+pub use shell::{
+    BELIEVED, COMMAND_CHARS_MAX, LOOK, SCRATCH_BYTES_MAX, SHELL_FILE_BYTES_MAX, SHELL_FLOOD_BYTES,
+    SHELL_OUTPUT_BYTES_MAX, ShellTool,
 };
 
 use crate::crew::Crew;
@@ -48,7 +53,13 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 
 /// The names of the built-in tools: those that [`Toolbox::of_crew`] has without being told.
-pub const BUILT_IN: &[&str] = &["files.list", "files.read", "files.search", "http.fetch"];
+pub const BUILT_IN: &[&str] = &[
+    "files.list",
+    "files.read",
+    "files.search",
+    "http.fetch",
+    "shell",
+];
 /// Bytes of a call's arguments at most, as JSON.
 pub const ARGUMENTS_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a call's result at most, as JSON.
@@ -175,7 +186,9 @@ impl Toolbox {
         crew: &Crew,
         more: impl IntoIterator<Item = Arc<dyn Tool>>,
     ) -> Result<Self, Failure> {
-        let mut tools: Vec<Arc<dyn Tool>> = vec![Arc::new(Fetch::public())];
+        let shell = crew.shell.clone().unwrap_or_default();
+        let mut tools: Vec<Arc<dyn Tool>> =
+            vec![Arc::new(Fetch::public()), Arc::new(ShellTool::new(shell))];
         if let Some(files) = &crew.files {
             for tool in FileTool::all(&files.path) {
                 tools.push(Arc::new(tool));

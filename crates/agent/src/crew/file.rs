@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 
 /// A duration: a whole number and `ms`, `s`, `m`, `h` or `d`.
 const DURATION_PATTERN: &str = "^[1-9][0-9]{0,8}(ms|s|m|h|d)$";
+/// Bytes: a whole number and `kb`, `mb` or `gb`.
+const SIZE_PATTERN: &str = "^[1-9][0-9]{0,8}(kb|mb|gb)$";
 /// `provider/model`.
 const MODEL_PATTERN: &str = "^[a-z_]+/[^\\s/][^\\s]{0,199}$";
 /// A secret's handle.
@@ -185,6 +187,8 @@ pub(super) struct AgentFile {
 pub(super) struct ToolsFile {
     /// Settings of the built-in tools `files.read`, `files.list` and `files.search`.
     pub(super) files: Option<FilesFile>,
+    /// Bounds of the built-in tool `shell`.
+    pub(super) shell: Option<ShellFile>,
     #[serde(flatten)]
     pub(super) commands: BTreeMap<String, CommandFile>,
 }
@@ -196,6 +200,32 @@ pub(super) struct FilesFile {
     /// The folder they see, and nothing outside of it; from the crew file's folder on.
     #[schemars(required, length(min = 1, max = 1_000))]
     pub(super) root: Option<String>,
+}
+
+/// Bounds of the built-in tool `shell`, which runs command lines in a sandbox.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ShellFile {
+    /// The folder that commands see as `/work`; from the crew file's folder on. Without it, an empty
+    /// one.
+    #[schemars(length(min = 1, max = 1_000))]
+    pub(super) root: Option<String>,
+    /// Whether commands may write below `root`. The default is false.
+    pub(super) write: Option<bool>,
+    /// Whether commands may use the network: all that this machine reaches. The default is false.
+    pub(super) network: Option<bool>,
+    /// Memory of all processes of a command, such as `512mb`: 16mb to 64gb.
+    #[schemars(regex(pattern = SIZE_PATTERN))]
+    pub(super) memory: Option<String>,
+    /// Processor time of a command, such as `10s`: 1 second to 1 hour.
+    #[schemars(regex(pattern = DURATION_PATTERN))]
+    pub(super) cpu: Option<String>,
+    /// How long a command may take, such as `30s`: 1 second to 1 hour.
+    #[schemars(regex(pattern = DURATION_PATTERN))]
+    pub(super) timeout: Option<String>,
+    /// Processes of a command at the same time: 4 to 256.
+    #[schemars(range(min = 4, max = 256))]
+    pub(super) processes: Option<u32>,
 }
 
 /// A tool that is a program: arguments as JSON on its standard input, the result as JSON on its

@@ -2,7 +2,7 @@
 
 use super::file::{
     AgentFile, BudgetFile, CommandFile, CrewFile, EffectFile, ModelFile, ModelSettings, PriceFile,
-    SupervisorFile,
+    ShellFile, SupervisorFile,
 };
 use super::shape::{self, Mistake, shown};
 use super::tree::{Kind, Node, Place, escaped, parse};
@@ -18,6 +18,8 @@ use std::io::Read;
 
 /// Bytes of a program's file that go into its digest at most; a larger one counts by its size.
 const PROGRAM_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Keys of `tools` that are settings of built-in tools, and no tools.
+const SETTINGS: &[&str] = &["files", "shell"];
 /// Characters of a line that an error shows.
 const EXCERPT_CHARS_MAX: usize = 160;
 
@@ -219,7 +221,11 @@ impl Resolver<'_> {
         let budget = self.budget(&written.budget.unwrap_or_default());
         let supervisor = self.supervisor(written.supervisor.unwrap_or_default());
         let tools = written.tools.unwrap_or_default();
-        let files = tools.files.and_then(|files| self.files(files.root?));
+        let files = tools.files.and_then(|files| {
+            let (root, path) = self.folder("/tools/files/root", files.root?)?;
+            Some(Files { root, path })
+        });
+        let shell = tools.shell.map(|shell| self.shell(shell));
         let commands = tools.commands.into_iter();
         let commands = commands.filter_map(|(name, tool)| {
             let tool = self.command(&name, tool)?;
@@ -243,6 +249,7 @@ impl Resolver<'_> {
             agents,
             tools: commands,
             files,
+            shell,
             approve,
             folder: self.folder.clone(),
             digest: String::new(),
@@ -523,7 +530,7 @@ impl Resolver<'_> {
         let own: Vec<&str> = own
             .iter()
             .map(String::as_str)
-            .filter(|name| *name != "files")
+            .filter(|name| !SETTINGS.contains(name))
             .collect();
         let known: Vec<&str> = own
             .iter()
@@ -629,16 +636,64 @@ impl Resolver<'_> {
         None
     }
 
-    fn files(&mut self, root: String) -> Option<Files> {
+    /// A folder that must be there: as it was written, and where it is.
+    fn folder(&mut self, pointer: &str, root: String) -> Option<(String, PathBuf)> {
         let path = self.folder.join(&root).canonicalize();
         let message = match path {
-            Ok(path) if path.is_dir() => return Some(Files { root, path }),
+            Ok(path) if path.is_dir() => return Some((root, path)),
             Ok(_) => format!("`{}` is not a folder", shown(&root)),
             Err(fault) => format!("the folder `{}` cannot be read: {fault}", shown(&root)),
         };
         let hint = "The path is from the crew file's folder on; make the folder first.";
-        self.wrong("/tools/files/root", "crew.path", message, hint);
+        self.wrong(pointer, "crew.path", message, hint);
         None
+    }
+
+    fn shell(&mut self, written: ShellFile) -> Shell {
+        let usual = Shell::default();
+        let mut time = |key: &str, text: Option<String>| {
+            self.duration(&format!("/tools/shell/{key}"), &text?, SHELL_TIME)
+        };
+        let cpu = time("cpu", written.cpu);
+        let timeout = time("timeout", written.timeout);
+        let memory = written.memory.and_then(|text| self.memory(&text));
+        if written.write == Some(true) && written.root.is_none() {
+            let message = "there is nothing to write to without a `root`";
+            let hint = "Add `root:` with the folder that commands may write to.";
+            self.wrong("/tools/shell/write", "crew.value", message, hint);
+        }
+        let root = written.root;
+        let found = root.and_then(|root| self.folder("/tools/shell/root", root));
+        let (root, folder) = found.unzip();
+        Shell {
+            root,
+            folder,
+            write: written.write.unwrap_or(usual.write),
+            network: written.network.unwrap_or(usual.network),
+            memory_bytes: memory.unwrap_or(usual.memory_bytes),
+            cpu: cpu.unwrap_or(usual.cpu),
+            timeout: timeout.unwrap_or(usual.timeout),
+            processes: written.processes.unwrap_or(usual.processes),
+        }
+    }
+
+    fn memory(&mut self, text: &str) -> Option<u64> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit: u64 = match &text[digits.len()..] {
+            "kb" => 1 << 10,
+            "mb" => 1 << 20,
+            "gb" => 1 << 30,
+            _ => return None,
+        };
+        let bytes = digits.parse::<u64>().ok()?.saturating_mul(unit);
+        let (least, most) = SHELL_MEMORY_BYTES;
+        if bytes < least || bytes > most {
+            let message = format!("{text} is out of bounds");
+            let hint = format!("Use {}mb to {}gb.", least >> 20, most >> 30);
+            self.wrong("/tools/shell/memory", "crew.value", message, hint);
+            return None;
+        }
+        Some(bytes)
     }
 
     fn command(&mut self, name: &str, written: CommandFile) -> Option<CommandTool> {

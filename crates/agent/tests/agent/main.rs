@@ -16,6 +16,7 @@ mod related;
 mod requests;
 mod results;
 mod scale;
+mod shell;
 mod speech;
 mod tool;
 
