@@ -688,6 +688,7 @@ async fn answered(
     output: u64,
 ) -> (Result<Value, Failure>, Amount) {
     let mut voice = Voice::of(task);
+    let party = task.assignment().run_id;
     let mut last = ModelError::new(Fault::Refused, "the agent has no model");
     let mut requests = 0;
     let mut spent = Amount::default();
@@ -703,7 +704,7 @@ async fn answered(
             outcome,
             tries,
             lost,
-        } = seat.gate.ask(&ask, until, &mut hear).await;
+        } = seat.gate.ask(party, &ask, until, &mut hear).await;
         requests += tries;
         voice.end(outcome.is_ok());
         let unheard = Usage {
