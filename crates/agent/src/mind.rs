@@ -15,7 +15,7 @@
 //! what the whole run may still spend: the engine keeps that account, a mind reserves from it before
 //! each turn and each call, and settles it after.
 
-use crate::gate::{Asked, Gate};
+use crate::gate::{Asked, Circuit, Gate};
 use crate::hands::Hands;
 use crate::model::price::Price;
 use crate::model::{
@@ -159,6 +159,13 @@ pub enum Came {
     To(Envelope),
     /// To a safe point, where more urgent work was waiting.
     Half,
+    /// To a question that its provider lets nobody ask yet.
+    Later {
+        /// When it may be asked, about.
+        after: Duration,
+        /// Why not now.
+        reason: String,
+    },
 }
 
 /// What a task came to: its output.
@@ -261,6 +268,7 @@ impl Handler for Mind {
         match self.work(&task, &brief, &|_| Ok(())).await {
             Ok(Came::To(envelope)) => Ended::done(json!(envelope)),
             Ok(Came::Half) => Ended::Yielded(None),
+            Ok(Came::Later { after, reason }) => Ended::Later { after, reason },
             Err(failure) => Ended::Failed(failure),
         }
     }
@@ -334,6 +342,15 @@ fn told(brief: &Brief) -> String {
     text
 }
 
+/// What a model is asked, and what is known of it before.
+struct Question {
+    /// The key of its step.
+    key: String,
+    ask: Ask,
+    /// About how many.
+    tokens: u64,
+}
+
 /// One task under way.
 struct Working<'a> {
     mind: &'a Mind,
@@ -367,7 +384,11 @@ impl Working<'_> {
                 return self.wrap_up(reason).await;
             }
             let tools = self.mind.hands.specs().await;
-            let answer = match self.turn(tools, false).await {
+            let question = self.question(tools);
+            if let Some(later) = self.crowded(&question.key) {
+                return Ok(later);
+            }
+            let answer = match self.turn(question, false).await {
                 Err(failure) if is_broke(&failure) => return self.wrap_up(broke(&failure)).await,
                 answer => answer?,
             };
@@ -453,8 +474,8 @@ impl Working<'_> {
         None
     }
 
-    /// One turn of the model, from its receipt if there is one.
-    async fn turn(&mut self, tools: Vec<ToolSpec>, last: bool) -> Result<Answer, Failure> {
+    /// What the model is asked next.
+    fn question(&mut self, tools: Vec<ToolSpec>) -> Question {
         let ask = Ask {
             model: String::new(),
             system: format!("{HOUSE_RULES}\n\n{}", self.mind.instructions.trim()),
@@ -465,10 +486,32 @@ impl Working<'_> {
             temperature: None,
         };
         self.spend.rounds += 1;
-        let question = json!(ask);
-        let key = key("turn", self.spend.rounds, &question);
-        let bytes = question.to_string().len() as u64;
-        let turned = self.asked(&key, ask, bytes / TOKEN_BYTES, last).await?;
+        let text = json!(ask);
+        Question {
+            key: key("turn", self.spend.rounds, &text),
+            tokens: text.to_string().len() as u64 / TOKEN_BYTES,
+            ask,
+        }
+    }
+
+    /// Where a question would have to wait long, its task is handed back until it may be asked: others
+    /// need its worker, and all that was done has its receipt.
+    fn crowded(&self, key: &str) -> Option<Came> {
+        if self.task.is_done(key) {
+            return None;
+        }
+        let open = |seat: &&Seat| seat.gate.standing().circuit != Circuit::Open;
+        let seats = &self.mind.seats;
+        let seat = seats.iter().find(open).or(seats.first())?;
+        let after = seat.gate.room().err()?;
+        let reason = format!("{} lets nobody in yet", seat.name);
+        Some(Came::Later { after, reason })
+    }
+
+    /// One turn of the model, from its receipt if there is one.
+    async fn turn(&mut self, question: Question, last: bool) -> Result<Answer, Failure> {
+        let Question { key, ask, tokens } = question;
+        let turned = self.asked(&key, ask, tokens, last).await?;
         let turned: Turned = read(turned, &key)?;
         self.spend.usd_micros += turned.usd_micros;
         self.spend.requests += turned.requests;
@@ -611,7 +654,8 @@ impl Working<'_> {
             // Without the numbers, which are others after a crash: then the question would be another.
             reason.split(':').next().unwrap_or_default()
         )));
-        let text = match self.turn(Vec::new(), true).await {
+        let question = self.question(Vec::new());
+        let text = match self.turn(question, true).await {
             Ok(answer) => answer.text,
             // What was done is not lost because the last word was not to be had.
             Err(_) => String::new(),
@@ -692,7 +736,12 @@ async fn answered(
     let mut last = ModelError::new(Fault::Refused, "the agent has no model");
     let mut requests = 0;
     let mut spent = Amount::default();
-    for seat in &mind.seats {
+    for (n, seat) in mind.seats.iter().enumerate() {
+        let others = n + 1 < mind.seats.len();
+        if others && seat.gate.standing().circuit == Circuit::Open {
+            // Left alone for now; the next one is asked instead.
+            continue;
+        }
         let ask = Ask {
             model: seat.model.clone(),
             tokens_max: u32::try_from(seat.answer_tokens().min(output)).unwrap_or(u32::MAX),

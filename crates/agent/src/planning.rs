@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The type of tasks that plan.
 pub const PLAN_KIND: &str = "crew.plan";
@@ -247,9 +248,10 @@ pub fn graph(goal: &Goal, queue: Option<Name>) -> Result<Graph, Error> {
     Ok(graph)
 }
 
-/// Why a task has no output: it is not at its end, or it has failed.
+/// Why a task has no output: it is not at its end, it cannot go on yet, or it has failed.
 enum Short {
     Half,
+    Later { after: Duration, reason: String },
     Failed(Failure),
 }
 
@@ -263,6 +265,7 @@ fn ended<T: Serialize>(outcome: Result<T, Short>) -> Ended {
     match outcome {
         Ok(output) => Ended::done(json!(output)),
         Err(Short::Half) => Ended::Yielded(None),
+        Err(Short::Later { after, reason }) => Ended::Later { after, reason },
         Err(Short::Failed(failure)) => Ended::Failed(failure),
     }
 }
@@ -283,6 +286,7 @@ async fn whole(
     match mind.work(task, brief, judge).await? {
         Came::To(envelope) => Ok(envelope),
         Came::Half => Err(Short::Half),
+        Came::Later { after, reason } => Err(Short::Later { after, reason }),
     }
 }
 

@@ -281,6 +281,15 @@ impl Context {
         self.run_step(key, effect, Some(cost), run).await
     }
 
+    /// Whether a step has its outcome: what an earlier attempt did is read, not done.
+    pub fn is_done(&self, key: &str) -> bool {
+        let state = key
+            .parse()
+            .ok()
+            .and_then(|key: Name| self.records.get(&key));
+        matches!(state, Some((_, RecordState::Done { .. })))
+    }
+
     /// What there is to say of a step without doing it.
     fn known(&self, key: &Name) -> Option<Result<Value, Failure>> {
         match self.records.get(key)? {

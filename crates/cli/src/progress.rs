@@ -172,6 +172,11 @@ impl View {
                 retry_at,
                 ..
             } => {
+                if failure.code == "attempt.deferred" {
+                    // It waits for its provider: no news to whoever waits for the run.
+                    self.line(&lease.worker, None, 0);
+                    return;
+                }
                 let again = if retry_at.is_some() {
                     ", will be tried again"
                 } else {

@@ -241,3 +241,81 @@ async fn a_task_of_no_run_is_counted_for_itself() {
     );
     worker.stop().await.unwrap();
 }
+
+/// A provider that allows few questions, and a worker with room for one task at a time.
+#[tokio::test]
+async fn who_waits_for_a_provider_gives_its_worker_back_and_nothing_is_lost() {
+    const TASKS: usize = 1_000;
+    let world = World::default();
+    // As much at once as it likes, then nobody for a while: a tenth of what is wanted.
+    let allowed = Arc::new(AtomicU32::new(100));
+    let gone = Arc::clone(&allowed);
+    let told = model(&world, move |_| {
+        let before = gone.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        match before {
+            Ok(_) => Ok(says("done")),
+            Err(_) => Err(ModelError {
+                retry_after: Some(std::time::Duration::from_secs(1)),
+                ..ModelError::new(Fault::Limited, "100 in a second")
+            }),
+        }
+    });
+    let refills = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            allowed.store(100, SeqCst);
+        }
+    });
+    let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
+    let worker = Worker::new("worker_1").unwrap().capacity(4);
+    let worker = worker
+        .handle("think", mind(&[&told], Arc::new(NoHands)))
+        .unwrap()
+        .handle("other", async |_| chargehand::Ended::done(json!("quick")))
+        .unwrap();
+    let worker = worker.start(engine.clone()).await.unwrap();
+    let think = |n: usize| {
+        let brief = brief(&format!("Say {n}"));
+        Submission::new(TaskSpec::new("think".parse().unwrap(), json!(brief).into()))
+    };
+    let tasks = engine
+        .task_submit((0..TASKS).map(think).collect())
+        .await
+        .unwrap();
+    // When nobody is let in, other work is done by the same worker, and what waits says why.
+    let mut reasons = 0;
+    let mut others = 0;
+    for _ in 0..20 {
+        let other = TaskSpec::new("other".parse().unwrap(), Json::default());
+        let other = engine
+            .task_submit(vec![Submission::new(other)])
+            .await
+            .unwrap();
+        let other = other.into_iter().next().unwrap().unwrap();
+        let done = engine.task_wait(other, PATIENCE).await.unwrap();
+        assert_eq!(done.attempts, 1);
+        let waiting = engine
+            .task_get(*tasks[TASKS - 1].as_ref().unwrap())
+            .await
+            .unwrap();
+        if let Some(domain::task::Waits::RateLimited { why, .. }) = &waiting.waits_for {
+            assert_eq!(why, "test/0 lets nobody in yet");
+            reasons += 1;
+        }
+        others += usize::from(waiting.ended_at.is_none());
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert!(others > 0 && reasons > 0, "{others} {reasons}");
+    for task in tasks {
+        let ended = engine.task_wait(task.unwrap(), PATIENCE).await.unwrap();
+        assert_eq!(
+            ended.status,
+            domain::task::TaskStatus::Completed,
+            "{:?}",
+            ended.failure
+        );
+        assert_eq!(ended.account.spent.tokens, 15, "answered once");
+    }
+    refills.abort();
+    worker.stop().await.unwrap();
+}
