@@ -5,6 +5,7 @@ use domain::blackboard::{NewEntry, Provenance};
 use domain::budget::{Amount, Cost};
 use domain::command::Report;
 use domain::error::{Code, Error};
+use domain::graph::Step;
 use domain::id::EntryId;
 use domain::json::Json;
 use domain::limits::NAME_BYTES_MAX;
@@ -173,6 +174,16 @@ impl Context {
             agent: Name::new(short.trim()).unwrap_or_else(|_| self.agent.clone()),
             ..self.clone()
         }
+    }
+
+    /// Adds steps to the task's run, behind those that are there. The same said again, by another
+    /// attempt, changes nothing.
+    ///
+    /// # Errors
+    /// `graph.invalid` for steps that do not fit the run's graph; `run.unknown` when the task belongs to
+    /// none; `attempt.stale`.
+    pub async fn extend_run(&self, steps: Vec<Step>) -> Result<(), Error> {
+        self.report(Report::Extended { steps }).await
     }
 
     async fn report(&self, report: Report) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use crate::budget::Budget;
 use crate::credential::Credential;
 use crate::error::{Code, Error};
 use crate::event::AttemptRef;
-use crate::graph::Graph;
+use crate::graph::{Graph, Step};
 use crate::id::{EntryId, MessageId, RunId, TaskId};
 use crate::json::Json;
 use crate::message::NewMessage;
@@ -117,6 +117,12 @@ pub enum Report {
     },
     /// What became of one step of it.
     Recorded(NewRecord),
+    /// Its run goes on with these steps, too. They may need each other and what is there; the same
+    /// said again changes nothing.
+    Extended {
+        /// All of them.
+        steps: Vec<Step>,
+    },
     /// The result.
     Completed {
         /// What came out.
@@ -416,8 +422,14 @@ impl Command {
             }
             Self::TaskReport { lease, report } => {
                 keys.extend([Key::Task(lease.task), Key::Worker(lease.worker.clone())]);
-                if let (Report::Recorded(record), Some(task)) = (report, state.task(&lease.task)) {
-                    keys.extend(account_of(task, &record.key, record.cost.is_some()));
+                match (report, state.task(&lease.task)) {
+                    (Report::Recorded(record), Some(task)) => {
+                        keys.extend(account_of(task, &record.key, record.cost.is_some()));
+                    }
+                    (Report::Extended { .. }, Some(task)) => {
+                        keys.extend(task.spec.of.as_ref().map(|of| Key::Run(of.run)));
+                    }
+                    _ => {}
                 }
             }
             Self::TaskTimeOut(task) | Self::TaskCancel { task, .. } => keys.push(Key::Task(*task)),

@@ -7,7 +7,7 @@
 use crate::blackboard::Entry;
 use crate::budget::{Budget, Dues};
 use crate::credential::Credential;
-use crate::graph::Graph;
+use crate::graph::{Graph, Step};
 use crate::id::{EntryId, MessageId, RunId, TaskId};
 use crate::json::Json;
 use crate::message::Message;
@@ -507,6 +507,17 @@ pub enum Event {
         /// The run.
         run: RunId,
     },
+    /// A task of a run added steps to it. Folds while the run runs; refused otherwise (`run.state`), and
+    /// when the steps do not fit the graph (`graph.invalid`).
+    #[serde(rename = "run.extended")]
+    RunExtended {
+        /// The run.
+        run: RunId,
+        /// Which attempt said so.
+        lease: AttemptRef,
+        /// The steps, behind those that are there.
+        steps: Arc<Vec<Step>>,
+    },
     /// Of something that a run may spend, most is spent. Once for each run.
     #[serde(rename = "budget.warned")]
     BudgetWarned {
@@ -649,6 +660,7 @@ pub const NAMES: &[&str] = &[
     "run.failed",
     "run.cancelled",
     "run.reopened",
+    "run.extended",
     "budget.warned",
     "entry.written",
     "entry.claimed",
@@ -716,6 +728,7 @@ impl Event {
             Self::RunFailed { .. } => "run.failed",
             Self::RunCancelled { .. } => "run.cancelled",
             Self::RunReopened { .. } => "run.reopened",
+            Self::RunExtended { .. } => "run.extended",
             Self::BudgetWarned { .. } => "budget.warned",
             Self::EntryWritten { .. } => "entry.written",
             Self::EntryClaimed { .. } => "entry.claimed",
@@ -816,6 +829,7 @@ impl Event {
             }
             Self::StepStarted { run, .. }
             | Self::StepEnded { run, .. }
+            | Self::RunExtended { run, .. }
             | Self::GateAwaitsSupervisor { run, .. } => keys.push(Key::Run(*run)),
             Self::RunCompleted { run, .. }
             | Self::RunFailed { run, .. }
@@ -865,6 +879,7 @@ impl Event {
             | Self::RunFailed { run, .. }
             | Self::RunCancelled { run, .. }
             | Self::RunReopened { run }
+            | Self::RunExtended { run, .. }
             | Self::BudgetWarned { run } => Some(*run),
             Self::TaskProgressed { run, .. }
             | Self::RecordNoted { run, .. }

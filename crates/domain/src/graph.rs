@@ -69,7 +69,7 @@ pub struct Each {
     /// here no more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Value>,
-    /// The step whose output, a list, has the items.
+    /// The step whose output has the items: a list, or an object whose `items` are one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<Name>,
     /// What each task is.
@@ -206,6 +206,8 @@ pub enum Join {
     Quorum(u32),
     /// The first so many to complete, in that order; the rest is cancelled.
     FirstK(u32),
+    /// All ended, whether well or not, and at least so many completed; 0 will do.
+    Ended(u32),
     /// All ended, or so many milliseconds have passed since it began to watch, and at least one
     /// completed; the rest is cancelled.
     Deadline(u64),
@@ -223,6 +225,9 @@ pub enum Reduce {
     Concat,
     /// Objects laid over each other; the later key wins.
     Merge,
+    /// What became of each task, in the order of steps and items: `task`, and either `output` or
+    /// `failure`.
+    Outcomes,
     /// The value that most outputs have, the first of equals, with the count of each.
     Vote,
     /// The value of an expression over `outputs`, `goal` and `steps`.
@@ -425,7 +430,7 @@ impl Reduce {
         scope: &mut BTreeMap<String, Value>,
     ) -> Result<Value, Error> {
         match self {
-            Self::Collect | Self::Supervisor => Ok(Value::Array(outputs)),
+            Self::Collect | Self::Outcomes | Self::Supervisor => Ok(Value::Array(outputs)),
             Self::Concat => concat(outputs),
             Self::Merge => {
                 let mut merged = serde_json::Map::new();

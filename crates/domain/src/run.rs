@@ -8,7 +8,7 @@
 use crate::command::{Made, Outcome, Recalled, RunStart, recall};
 use crate::decide::Decision;
 use crate::error::{Code, Error};
-use crate::event::{Event, Recorded, StepEnd};
+use crate::event::{AttemptRef, Event, Recorded, StepEnd};
 use crate::graph::{Gate, Graph, Join, Reduce, Step, StepKind, Template};
 use crate::id::{Ids, RunId, TaskId};
 use crate::json::Json;
@@ -375,6 +375,7 @@ impl Run {
             Join::All | Join::Any | Join::Quorum(_) | Join::FirstK(_) => {
                 (open == 0).then_some(false)
             }
+            Join::Ended(least) => (open == 0).then_some(completed >= least && !missing),
             Join::Deadline(_) => (open == 0 || state.due.is_some_and(|due| due <= now))
                 .then_some(completed > 0 || (total == 0 && !missing)),
         }
@@ -510,6 +511,11 @@ impl Run {
                 };
             }
             Event::RunReopened { .. } => self.reopen(),
+            Event::RunExtended { steps, .. } => {
+                let graph = Arc::make_mut(&mut self.graph);
+                graph.steps.extend(steps.iter().cloned());
+                self.steps.resize(graph.steps.len(), StepState::WAITING);
+            }
             other => debug_assert!(false, "{} does not fold on a run", other.name()),
         }
     }
@@ -739,6 +745,12 @@ fn items(run: &Run, inline: &[Value], over: Option<&Name>) -> Result<Vec<Value>,
         .map(Json::value);
     match output {
         Some(Value::Array(items)) => Ok(items),
+        Some(Value::Object(mut fields)) if fields.get("items").is_some_and(Value::is_array) => {
+            match fields.remove("items") {
+                Some(Value::Array(items)) => Ok(items),
+                _ => Ok(Vec::new()),
+            }
+        }
         _ => Err(Error::new(
             Code::GraphInvalid,
             format!("step “{over}” has no list for the step that goes over it"),
@@ -803,6 +815,39 @@ fn step_tasks(
             }
         });
     Ok(tasks.collect())
+}
+
+/// Decides steps that a task of the run adds to it.
+pub(crate) fn extend(state: &State, task: &Task, lease: &AttemptRef, steps: &[Step]) -> Decision {
+    let Some(of) = &task.spec.of else {
+        let text = format!(
+            "{} belongs to no run, so there is nothing to extend",
+            task.id
+        );
+        return Decision::refuse(Error::new(Code::RunUnknown, text));
+    };
+    let Some(run) = state.run(&of.run) else {
+        return Decision::refuse(unknown(&of.run));
+    };
+    if run.status() != RunStatus::Running {
+        let text = format!("{} has ended and takes no more steps", run.id);
+        return Decision::refuse(Error::new(Code::RunState, text));
+    }
+    let there = |step: &Step| run.graph.step(&step.id) == Some(step);
+    if steps.iter().all(there) {
+        return Decision::answer(Outcome::Done);
+    }
+    let mut graph = (*run.graph).clone();
+    graph.steps.extend(steps.iter().cloned());
+    if let Err(error) = graph.check() {
+        return Decision::refuse(error);
+    }
+    let extended = Event::RunExtended {
+        run: run.id,
+        lease: lease.clone(),
+        steps: Arc::new(steps.to_vec()),
+    };
+    Decision::event(extended, Outcome::Done)
 }
 
 /// Makes the next move, if there is one; the rows it needs are loaded.
@@ -920,6 +965,18 @@ fn reduce(run: &Run, gate: &Gate, rows: &[&Task]) -> Result<Json, Error> {
     if rows.len() > GATE_TASKS_MAX {
         return Err(Error::limit("tasks at a gate", rows.len(), GATE_TASKS_MAX));
     }
+    if gate.reduce == Reduce::Outcomes {
+        let outcomes: Vec<Value> = rows.iter().map(|task| outcome_of(task)).collect();
+        let output = Json::from_value(&Value::Array(outcomes));
+        return match output.bytes() > GATE_OUTPUT_BYTES_MAX {
+            false => Ok(output),
+            true => Err(Error::limit(
+                "bytes in a gate's output",
+                output.bytes(),
+                GATE_OUTPUT_BYTES_MAX,
+            )),
+        };
+    }
     let mut done: Vec<(u64, &Json)> = rows
         .iter()
         .filter_map(|task| match &task.state {
@@ -951,6 +1008,22 @@ fn reduce(run: &Run, gate: &Gate, rows: &[&Task]) -> Result<Json, Error> {
         ));
     }
     Ok(output)
+}
+
+/// What became of a task, for who reads outcomes.
+fn outcome_of(task: &Task) -> Value {
+    let task_id = task.id;
+    match &task.state {
+        TaskState::Completed { output, .. } => {
+            serde_json::json!({"task": task_id, "output": output.value()})
+        }
+        TaskState::Failed { failure, .. } => {
+            serde_json::json!({"task": task_id, "failure": failure})
+        }
+        _ => serde_json::json!({"task": task_id, "failure": {
+            "code": "task.cancelled", "message": "it was cancelled", "retryable": false,
+        }}),
+    }
 }
 
 fn finish(run: &Run) -> Event {

@@ -1143,6 +1143,7 @@ pub(crate) fn report(
             )
         }
         Report::Recorded(new) => crate::record::note(state, task, lease, new, now),
+        Report::Extended { steps } => crate::run::extend(state, task, lease, steps),
         Report::Completed { output } => {
             if let Err(error) = payload("the task's output", output.bytes()) {
                 // Kept as the attempt's failure, so that the task does not hang in its lease.

@@ -300,6 +300,9 @@ fn size(report: &Report) -> usize {
         Report::Completed { output } => output.bytes(),
         Report::Failed { failure } => failure.message.len(),
         Report::Released { checkpoint, .. } => checkpoint.as_ref().map_or(0, |json| json.bytes()),
-        Report::Recorded(_) | Report::Started | Report::Progressed { .. } => 0,
+        Report::Extended { .. }
+        | Report::Recorded(_)
+        | Report::Started
+        | Report::Progressed { .. } => 0,
     }
 }

@@ -58,6 +58,10 @@ fn each_join_opens_exactly_when_its_condition_holds() {
         (json!("all"), &[1, -2], "running - co fa pe"),
         (json!("all"), &[1, -2, 3], "failed [10,30] co fa co"),
         (json!("all"), &[-1, -2, -3], "failed null fa fa fa"),
+        (json!({"ended": 1}), &[3, -2], "running - pe fa co"),
+        (json!({"ended": 1}), &[3, -2, -1], "completed [30] fa fa co"),
+        (json!({"ended": 1}), &[-1, -2, -3], "failed null fa fa fa"),
+        (json!({"ended": 0}), &[-1, -2, -3], "completed [] fa fa fa"),
         (json!("any"), &[-1], "running - fa pe pe"),
         (json!("any"), &[-1, 2], "completed [20] fa co ca"),
         (json!("any"), &[-1, -2, -3], "failed null fa fa fa"),
@@ -824,4 +828,97 @@ fn a_run_lets_its_tasks_be_tried_again_by_their_own_policy() {
     drop(lease);
     let other = world.submit(spec(json!("beside")));
     world.finish(other, "w", json!(1));
+}
+
+/// What became of each, whether good or bad, in the order of the items.
+#[test]
+fn outcomes_name_the_failures_too() {
+    let gate = json!({"join": {"ended": 1}, "reduce": "outcomes"});
+    let (mut world, run, tasks) = gated(3, gate);
+    play(&mut world, &tasks, &[3, -1]);
+    world.cancel(tasks[1]);
+    let [first, second, third] = tasks.as_slice() else {
+        panic!("three tasks");
+    };
+    let result = world.result(run).unwrap();
+    assert_eq!(result[0]["task"], json!(first));
+    assert!(result[0]["failure"]["code"].is_string(), "{result}");
+    assert_eq!(
+        result[1],
+        json!({"task": second, "failure": {
+        "code": "task.cancelled", "message": "it was cancelled", "retryable": false}})
+    );
+    assert_eq!(result[2], json!({"task": third, "output": 30}));
+}
+
+fn extended(steps: Value) -> Report {
+    Report::Extended {
+        steps: serde_json::from_value(steps).unwrap(),
+    }
+}
+
+/// A task may say how its run goes on; said again, by another attempt too, it changes nothing.
+#[test]
+fn a_task_adds_steps_to_its_run() {
+    let mut world = World::with_workers(&["a", "b"]);
+    let run = world.start(start(json!([{"id": "plan", "task": {"kind": "plan"}}])));
+    let more = json!([
+        {"id": "work", "needs": ["plan"], "each": {"over": "plan", "task": {"kind": "work"}}},
+        {"id": "all", "needs": ["work"], "gate": {"join": "all"}},
+    ]);
+    let lease = world.next("a").unwrap();
+    world.report(&lease, extended(more.clone())).unwrap();
+    world.lose("a");
+    let again = world.next("b").unwrap();
+    let before = world.log.len();
+    world.report(&again, extended(more)).unwrap();
+    assert_eq!(world.log.len(), before, "said again");
+    // One that was lost adds nothing any more.
+    let late = json!([{"id": "late", "task": {"kind": "late"}}]);
+    assert_eq!(
+        world
+            .report(&lease, extended(late))
+            .unwrap_err()
+            .code
+            .as_str(),
+        "attempt.stale"
+    );
+    // An output may say more than its items.
+    world.complete(&again, json!({"items": [7, 8], "why": "two are enough"}));
+    let tasks = world.step_tasks(run, "work");
+    assert_eq!(tasks.len(), 2);
+    for (task, output) in tasks.iter().zip([70, 80]) {
+        world.finish(*task, "b", json!(output));
+    }
+    assert_eq!(ending(&world, run, &tasks), "completed [70,80] co co");
+}
+
+#[test]
+fn steps_that_do_not_fit_are_refused_and_change_nothing() {
+    let mut world = World::with_workers(&["a"]);
+    let run = world.start(start(json!([{"id": "plan", "task": {"kind": "plan"}}])));
+    let lease = world.next("a").unwrap();
+    let task = |id: &str, needs: &[&str]| json!({"id": id, "needs": needs, "task": {"kind": "x"}});
+    let cases = [
+        (json!([task("plan", &[])]), "graph.invalid"),
+        (json!([task("b", &["nobody"])]), "graph.invalid"),
+        (
+            json!([task("b", &["c"]), task("c", &["b"])]),
+            "graph.invalid",
+        ),
+        (
+            (0..1_000).map(|n| task(&format!("s{n}"), &[])).collect(),
+            "limit.exceeded",
+        ),
+    ];
+    for (steps, code) in cases {
+        let refused = world.report(&lease, extended(steps.clone()));
+        assert_eq!(refused.unwrap_err().code.as_str(), code, "{steps}");
+        assert_eq!(world.run(run).graph.steps.len(), 1);
+    }
+    let alone = world.submit(spec(json!("alone")));
+    world.register(WorkerSpec::new(n("b")));
+    let alone = world.claim(alone, "b").unwrap();
+    let refused = world.report(&alone, extended(json!([task("b", &[])])));
+    assert_eq!(refused.unwrap_err().code.as_str(), "run.unknown");
 }
