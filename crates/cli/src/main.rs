@@ -25,6 +25,7 @@ mod run;
 mod runs;
 mod serve;
 mod skills;
+mod speech;
 mod status;
 mod target;
 mod tasks;
