@@ -189,7 +189,7 @@ fn choose(
     crew: &agent::crew::Crew,
     before: Option<&Exchange>,
 ) -> Result<String, CliError> {
-    let named = args.agent.as_ref().map(String::as_str);
+    let named = args.agent.as_deref();
     let named = named.or_else(|| before.map(|before| before.message.agent.as_str()));
     let mut agents = crew.agents.keys();
     match (named, agents.next(), agents.next()) {
