@@ -37,6 +37,11 @@ pub const ERRORS: &[Explained] = &[
         "Start a worker with the crew file that the run was planned for.",
     ),
     (
+        "delegate.failed",
+        "A run that an assistant delegated to its crew failed, or was cancelled.",
+        "Read the run that the message names with `chargehand runs show`.",
+    ),
+    (
         "attempt.lost",
         "The worker that had the task is gone.",
         "Nothing: the task is given to another worker.",

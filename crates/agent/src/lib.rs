@@ -12,6 +12,7 @@
 //! # Ok::<(), agent::input::InputError>(())
 //! ```
 
+pub mod assistant;
 pub mod board;
 pub mod command;
 pub mod crew;

@@ -287,6 +287,22 @@ impl Mind {
         brief: &Brief,
         judge: Judge<'_>,
     ) -> Result<Came, Failure> {
+        let turns = vec![Turn::user(told(brief))];
+        self.converse(task, turns, brief, judge).await
+    }
+
+    /// As [`work`](Self::work), going on with a conversation whose last turn is not the model's, in
+    /// place of the brief's own words.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn converse(
+        &self,
+        task: &Context,
+        turns: Vec<Turn>,
+        brief: &Brief,
+        judge: Judge<'_>,
+    ) -> Result<Came, Failure> {
         let deadline = task.assignment().deadline.0;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |since| since.as_millis() as u64);
@@ -300,7 +316,7 @@ impl Mind {
             brief,
             judge,
             until: Instant::now() + left,
-            turns: vec![Turn::user(told(brief))],
+            turns,
             spend: Spend::default(),
             evidence: Vec::new(),
             seen: BTreeMap::new(),

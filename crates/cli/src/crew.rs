@@ -2,7 +2,9 @@
 //! can bring up the same crew.
 
 use crate::error::CliError;
+use crate::run::SUPERVISOR;
 use crate::target::Site;
+use agent::assistant::{CHAT_KIND, ChatHandler, CrewStart};
 use agent::command::CommandLimits;
 use agent::muster::muster;
 use agent::planning::{
@@ -13,6 +15,7 @@ use chargehand::{Running, Worker};
 use domain::error::{Code, Error};
 use domain::json::Json;
 use domain::name::Name;
+use domain::pool::Member;
 use protocol::v1::RunView;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -43,6 +46,9 @@ pub(crate) struct CrewPlan {
     /// Tells this crew from others of the same server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tag: Option<String>,
+    /// Somebody talks with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) assistant: bool,
 }
 
 /// A crew file, as a run was planned for it.
@@ -161,6 +167,40 @@ pub(crate) fn fresh_tag() -> String {
     format!("{:010x}", chance & 0xff_ffff_ffff)
 }
 
+/// Who talks with a person, apart from those who work for it: it waits for them.
+fn assistant(
+    minds: Arc<Minds>,
+    crew: &agent::crew::Crew,
+    plan: &CrewPlan,
+) -> Result<Worker, CliError> {
+    let tag = plan.tag.as_deref();
+    let queue = tag.map(queue).transpose()?;
+    let members = names(plan.workers, tag).into_iter().map(Member::new);
+    let delegated = CrewPlan {
+        assistant: false,
+        ..plan.clone()
+    };
+    let start = CrewStart {
+        supervisor: Name::literal(SUPERVISOR),
+        crew: domain::run::Crew {
+            members: members.collect(),
+            ..domain::run::Crew::default()
+        },
+        queue: queue.clone(),
+        metadata: delegated.metadata().into(),
+        budget: Some(crew.budget.of_run()),
+    };
+    let name = match tag {
+        None => "assistant_1".to_owned(),
+        Some(tag) => format!("assistant_1@{tag}"),
+    };
+    let mut worker = Worker::new(&name)?.handle(CHAT_KIND, ChatHandler { minds, start })?;
+    if let Some(queue) = queue {
+        worker = worker.describe(|spec| spec.queues = vec![queue]);
+    }
+    Ok(worker)
+}
+
 /// Starts the workers of these crews; a worker of the same name serves them all.
 pub(crate) async fn start(
     site: &Site,
@@ -175,8 +215,9 @@ pub(crate) async fn start(
             .clone()
             .find_map(|(goal, crew)| Some((goal, crew.worker_command.as_ref()?)));
         let pinned = own.clone().find_map(|(_, crew)| crew.crew_file.as_ref());
-        let minds = match pinned {
-            Some(pinned) => Some(Arc::new(minds(&pinned.load()?)?)),
+        let crew = pinned.map(PinnedCrew::load).transpose()?;
+        let minds = match &crew {
+            Some(crew) => Some(Arc::new(minds(crew)?)),
             None => None,
         };
         for name in names(workers, tag) {
@@ -206,6 +247,11 @@ pub(crate) async fn start(
                     .handle(WORK_KIND, WorkHandler(Arc::clone(minds)))?
                     .handle(ANSWER_KIND, AnswerHandler(Arc::clone(minds)))?;
             }
+            running.push(worker.start(site.api()).await?);
+        }
+        let talks = own.map(|(_, crew)| crew).find(|crew| crew.assistant);
+        if let (Some(minds), Some(crew), Some(plan)) = (minds, crew, talks) {
+            let worker = assistant(minds, &crew, plan)?;
             running.push(worker.start(site.api()).await?);
         }
     }

@@ -9,6 +9,15 @@ pub(crate) struct Interrupt {
     terminate: Option<Signal>,
 }
 
+/// What somebody wishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Ctrl-C: that what goes on stops.
+    Stop,
+    /// That the program ends.
+    End,
+}
+
 impl Interrupt {
     /// From now on the process ends by its own decision. Where the system refuses that, it ends at
     /// once, as programs do; the store does not mind.
@@ -16,6 +25,14 @@ impl Interrupt {
         Self {
             interrupt: signal(SignalKind::interrupt()).ok(),
             terminate: signal(SignalKind::terminate()).ok(),
+        }
+    }
+
+    /// Resolves with what somebody wishes.
+    pub(crate) async fn wish(&mut self) -> Wish {
+        tokio::select! {
+            () = one(self.interrupt.as_mut()) => Wish::Stop,
+            () = one(self.terminate.as_mut()) => Wish::End,
         }
     }
 

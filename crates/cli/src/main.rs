@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 mod backup;
 mod bench;
+mod chat;
 mod completion;
 mod config;
 mod crew;
@@ -25,6 +26,7 @@ mod run;
 mod runs;
 mod serve;
 mod skills;
+mod speech;
 mod status;
 mod target;
 mod tasks;
@@ -67,6 +69,8 @@ struct Cli {
 enum Command {
     /// Plan a goal, delegate it to a crew, and print the result.
     Run(run::Args),
+    /// Talk with an agent of a crew, which may have the whole crew work; conversations are kept.
+    Chat(chat::Args),
     /// Serve the HTTP API: a team's server, with workers in any language.
     Serve(serve::Args),
     /// Go on with every run that was interrupted, or with one.
@@ -207,6 +211,7 @@ fn dispatch(cli: Cli, store_said: bool) -> Result<ExitCode, CliError> {
     let code = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args, &target, output).await,
+            Command::Chat(args) => chat::run(args, &target, output).await,
             Command::Serve(args) => serve::run(args, store_said.then_some(store.as_str())).await,
             Command::Resume(args) => resume::run(args, &target, output).await,
             Command::Runs(args) => runs::run(args, &target, output).await,

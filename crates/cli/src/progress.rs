@@ -3,7 +3,9 @@
 
 use crate::output::{Output, cut, duration, say};
 use crate::reach::is_away;
+use crate::speech::Spoken;
 use agent::planning::{ANSWER_KIND, PLAN_KIND, WORK_KIND};
+use domain::error::Error;
 use domain::event::Event;
 use domain::id::{RunId, TaskId};
 use domain::name::Name;
@@ -17,6 +19,9 @@ use std::time::{Duration, Instant};
 
 /// How long to sleep when nothing happens.
 const SLEEP: Duration = Duration::from_millis(500);
+
+/// Between two looks at what agents say.
+const REDRAW: Duration = Duration::from_millis(100);
 
 /// Where a task's input comes from, for the line of its worker.
 type Labels = HashMap<TaskId, String>;
@@ -39,6 +44,8 @@ pub(crate) async fn follow(
         View::plain(total)
     };
     let mut position = after;
+    let runs_heard = if live { &runs[..] } else { &[] };
+    let _listening = view.spoken.listen(&api, runs_heard);
     loop {
         let events = match api.event_list(position, 1_000).await {
             Ok(events) => events,
@@ -57,7 +64,7 @@ pub(crate) async fn follow(
         }
         view.tick();
         if events.is_empty()
-            && let Err(error) = api.event_wait(position, SLEEP).await
+            && let Err(error) = view.wait(&*api, position).await
             && !is_away(&*api, &error)
         {
             return;
@@ -74,6 +81,7 @@ struct View {
     failed: u64,
     labels: Labels,
     workers: BTreeMap<Name, Line>,
+    spoken: Spoken,
     live: Option<Live>,
 }
 
@@ -112,6 +120,7 @@ impl View {
             failed: 0,
             labels: Labels::new(),
             workers: BTreeMap::new(),
+            spoken: Spoken::default(),
             live: None,
         }
     }
@@ -208,6 +217,22 @@ impl View {
         }
     }
 
+    /// Until there may be another event, showing meanwhile what agents say.
+    async fn wait(&self, api: &dyn ApiRead, position: u64) -> Result<(), Error> {
+        let event = api.event_wait(position, SLEEP);
+        tokio::pin!(event);
+        loop {
+            tokio::select! {
+                waited = &mut event => return waited.map(drop),
+                () = self.spoken.news() => {
+                    self.tick();
+                    // However fast they speak, nobody reads faster.
+                    tokio::time::sleep(REDRAW).await;
+                }
+            }
+        }
+    }
+
     fn label(&self, task: TaskId) -> String {
         self.labels
             .get(&task)
@@ -233,13 +258,15 @@ impl View {
     fn line(&mut self, worker: &Name, now: Option<TaskId>, done: u64) {
         let line = self.workers.entry(worker.clone()).or_default();
         line.done += done;
-        line.now = now;
+        if let Some(before) = std::mem::replace(&mut line.now, now) {
+            self.spoken.forget(before);
+        }
         if let Some(live) = &self.live {
             line.bar.get_or_insert_with(|| {
                 let bar = live
                     .all
                     .insert_before(&live.bar, ProgressBar::new_spinner());
-                if let Ok(style) = ProgressStyle::with_template("  {msg}") {
+                if let Ok(style) = ProgressStyle::with_template("  {wide_msg}") {
                     bar.set_style(style);
                 }
                 bar
@@ -247,12 +274,13 @@ impl View {
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&self) {
         let Some(live) = &self.live else { return };
         for (worker, line) in &self.workers {
-            let now = line
-                .now
-                .map_or_else(|| "idle".to_owned(), |task| self.label(task));
+            let now = line.now.map_or_else(
+                || "idle".to_owned(),
+                |task| self.spoken.line(task).unwrap_or_else(|| self.label(task)),
+            );
             if let Some(bar) = &line.bar {
                 bar.set_message(format!(
                     "{worker:<12} {:>5} done  {}",

@@ -147,6 +147,7 @@ async fn run_crew(
             digest: crew.digest.clone(),
         }),
         tag: target.is_shared().then(crew::fresh_tag),
+        assistant: false,
     };
     // What can be refused is refused before anything is stored.
     crew::minds(crew)?;
@@ -187,31 +188,7 @@ async fn run_crew(
         }
     };
     if output == Output::Text {
-        let models = crew.models.values().map(|model| model.model.to_string());
-        let models = models
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect::<Vec<_>>();
-        let agents = counted(crew.agents.len(), "agent");
-        say(&format!(
-            "crew  {} — {agents}, {}",
-            crew.name,
-            models.join(", ")
-        ));
-        if crew
-            .models
-            .values()
-            .any(|model| model.model.provider == Provider::Scripted)
-        {
-            say("      scripted: answers come from a transcript, no model is asked");
-        }
-        let (budget, briefs) = (crew.budget.of_run(), crew.budget.fan_out);
-        say(&format!("      at most {budget}, {briefs} briefs"));
-        for name in crew.unpriced() {
-            say(&format!(
-                "      no price is known of {name}: its money is not counted; say `price` in the crew file"
-            ));
-        }
+        introduce(crew);
         say(&format!("run   {run} {target}"));
     }
     let told = Told {
@@ -222,6 +199,35 @@ async fn run_crew(
         interrupt,
     };
     resume::work(&engine, running, &supervisor, &[run], told).await
+}
+
+/// Says which crew it is, and what it may spend.
+pub(crate) fn introduce(crew: &agent::crew::Crew) {
+    let models = crew.models.values().map(|model| model.model.to_string());
+    let models = models
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect::<Vec<_>>();
+    let agents = counted(crew.agents.len(), "agent");
+    say(&format!(
+        "crew  {} — {agents}, {}",
+        crew.name,
+        models.join(", ")
+    ));
+    if crew
+        .models
+        .values()
+        .any(|model| model.model.provider == Provider::Scripted)
+    {
+        say("      scripted: answers come from a transcript, no model is asked");
+    }
+    let (budget, briefs) = (crew.budget.of_run(), crew.budget.fan_out);
+    say(&format!("      at most {budget}, {briefs} briefs"));
+    for name in crew.unpriced() {
+        say(&format!(
+            "      no price is known of {name}: its money is not counted; say `price` in the crew file"
+        ));
+    }
 }
 
 /// Everything that can be refused before anything is stored.
@@ -249,6 +255,7 @@ fn prepare(args: &Args, target: &Target) -> Result<(Plan, CrewPlan), CliError> {
         worker_command: args.worker_command.clone(),
         crew_file: None,
         tag: target.is_shared().then(crew::fresh_tag),
+        assistant: false,
     };
     let members = crew::names(workers, crew.tag.as_deref())
         .into_iter()

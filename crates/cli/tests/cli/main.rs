@@ -7,6 +7,7 @@ mod world;
 mod agents;
 mod backup;
 mod bad_input;
+mod chat;
 mod config;
 mod crew_file;
 mod documented;

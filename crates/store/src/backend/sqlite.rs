@@ -776,8 +776,19 @@ impl SqliteReader {
     fn all(&self, after: Option<&Key>, limit: usize) -> rusqlite::Result<Vec<Found>> {
         let mut found = Vec::new();
         let kinds = [
-            "task", "run", "worker", "queue", "slot", "pool", "receipt", "entry", "board",
-            "message", "tally",
+            "task",
+            "run",
+            "worker",
+            "queue",
+            "slot",
+            "pool",
+            "receipt",
+            "entry",
+            "board",
+            "account",
+            "message",
+            "credential",
+            "tally",
         ];
         let (from, id) = match after {
             None => (0, None),
