@@ -380,6 +380,7 @@ fn http(fault: &(dyn Error + 'static)) -> Option<Broken> {
         E::Client(fault) if fault.is_connect() => {
             Broken::unreachable(format!("there is no way to it: {}", causes(fault)))
         }
+        E::Client(fault) => Broken::off(causes(fault)),
         E::AuthRequired(_) | E::InsufficientScope(_) => Broken::refused(
             "it wants another key than it was given (`key`)".into(),
             false,

@@ -1,6 +1,8 @@
 //! MCP servers as a source of tools: public ones over both transports and in both revisions of the
 //! protocol, and hostile ones of the tests' own.
 
+mod address;
+mod hostile;
 mod peers;
 mod public;
 
