@@ -69,6 +69,8 @@ pub const CALLS_AT_ONCE_MAX: usize = 16;
 pub const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// See [`PAUSE_FIRST`].
 pub const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// So long before a call's time is over it must have been sent, or it is not sent any more.
+const REACH_MARGIN: Duration = Duration::from_millis(200);
 /// Where in a call's `_meta` the key is that is the same whenever the call is made again.
 pub const KEY_FIELD: &str = "chargehand/idempotencyKey";
 
@@ -352,11 +354,21 @@ impl Server {
     }
 
     async fn call(&self, tool: &str, arguments: &Value, key: &str) -> Result<Value, Failure> {
-        let Ok(_turn) = self.calls.acquire().await else {
-            return Err(self.unreachable("it is stopped".into()));
+        let reached = async {
+            let turn = self.calls.acquire().await;
+            let turn = turn.map_err(|_| self.unreachable("it is stopped".into()))?;
+            let connection = self.connection().await?;
+            let offer = self.offer(&connection, tool).await?;
+            Ok::<_, Failure>((turn, connection, offer))
         };
-        let connection = self.connection().await?;
-        let offer = self.offer(&connection, tool).await?;
+        // Whoever takes the time for a call's whole cannot tell whether it was sent. So what comes
+        // before has a limit of its own, a little earlier: then nothing is in doubt.
+        let limit = self.settings.timeout;
+        let reached = timeout(limit - REACH_MARGIN.min(limit / 4), reached);
+        let (_turn, connection, offer) = reached.await.unwrap_or_else(|_| {
+            let ms = limit.as_millis();
+            Err(self.unreachable(format!("it was not reached within the {ms} ms of a call")))
+        })?;
         if let Err(complaint) = fits(arguments, ARGUMENTS_BYTES_MAX, Some(&offer.accepts)) {
             let text = format!(
                 "“{tool}” of “{}” cannot be called so: {complaint}",

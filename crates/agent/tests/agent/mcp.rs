@@ -2,6 +2,7 @@
 //! protocol, and hostile ones of the tests' own.
 
 mod address;
+mod crew;
 mod hostile;
 mod peers;
 mod public;

@@ -212,8 +212,11 @@ async fn streams_have_bounds_too() {
     }
     let shop = Shop::open(stream).await;
     let bench = shop.bench(", effect: pure, timeout: 5s");
-    let failure = bench.call("shop.act", json!({})).await.unwrap_err();
-    assert_eq!(failure.code, "X", "{failure:?}");
+    fails(
+        bench.call("shop.act", json!({})).await,
+        "mcp.broken",
+        "broke off",
+    );
     let shop = Shop::open(|asked| {
         well(asked, |_| {
             let text = "x".repeat(20_000_000);
