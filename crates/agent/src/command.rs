@@ -212,7 +212,8 @@ pub fn is_secret(name: &str, value: &str) -> bool {
     told || key || url
 }
 
-fn spawn(
+/// Starts a command line in a process group of its own, with all three of its streams piped.
+pub(crate) fn spawn(
     surroundings: Surroundings<'_>,
     command_line: &str,
     env: &[(String, String)],
@@ -469,7 +470,10 @@ impl Capture {
     }
 
     /// Keeps the last bytes and reads for ever.
-    fn last<R: AsyncRead + Unpin + Send + 'static>(pipe: Option<R>, bytes_max: usize) -> Capture {
+    pub(crate) fn last<R: AsyncRead + Unpin + Send + 'static>(
+        pipe: Option<R>,
+        bytes_max: usize,
+    ) -> Capture {
         Capture::start(pipe, move |shared, chunk| {
             let mut kept = shared.kept();
             kept.bytes.extend(chunk);

@@ -54,6 +54,8 @@ pub const AGENTS_MAX: usize = 100;
 pub const MODELS_MAX: usize = 50;
 /// Tools of a crew's own at most.
 pub const TOOLS_MAX: usize = 200;
+/// MCP servers of one crew at most.
+pub const SERVERS_MAX: usize = 32;
 /// Tools that one agent may be granted at most.
 pub const GRANTS_MAX: usize = 128;
 /// Tools that may wait for a person's yes at most.
@@ -81,6 +83,11 @@ const NAME_PATTERN: &str = "^[a-z][a-z0-9_-]{0,63}$";
 /// What names of tools look like: such names with dots between them.
 const TOOL_PATTERN: &str = "^[a-z][a-z0-9_-]{0,31}(\\.[a-z0-9][a-z0-9_-]{0,31}){0,3}$";
 
+/// What names of MCP servers look like: the first part of their tools' names.
+const SERVER_PATTERN: &str = "^[a-z][a-z0-9_-]{0,31}$";
+/// What the second part looks like.
+const SERVER_TOOL_PATTERN: &str = "^[a-z0-9][a-z0-9_-]{0,31}$";
+
 /// A crew that can be run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Crew {
@@ -98,6 +105,9 @@ pub struct Crew {
     pub agents: BTreeMap<String, Agent>,
     /// Tools of its own, by name.
     pub tools: BTreeMap<String, CommandTool>,
+    /// MCP servers, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub mcp: BTreeMap<String, McpServer>,
     /// What the built-in tools for files see; `None` when no agent has them.
     pub files: Option<Files>,
     /// How the built-in tool `shell` is bounded; `None` for [`Shell::default`].
@@ -232,6 +242,54 @@ pub struct CommandTool {
     pub env: BTreeMap<String, EnvValue>,
     /// SHA-256, in hex, of the program's file, when the command line begins with a path.
     pub program: Option<String>,
+}
+
+/// An MCP server, whose tools agents may be granted as `SERVER.TOOL`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct McpServer {
+    /// How it is reached.
+    #[serde(flatten)]
+    pub way: McpWay,
+    /// How long a call may take; 30 seconds when nothing is said.
+    pub timeout: Duration,
+    /// What making a call twice would mean, of tools of which nothing else is said; at most once when
+    /// nothing is said.
+    pub effect: EffectClass,
+    /// What is said of single tools. When anything is, these are all that may be granted.
+    pub tools: BTreeMap<String, McpTool>,
+}
+
+/// How an MCP server is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum McpWay {
+    /// A program, spoken to over its standard input and output.
+    Program {
+        /// The command line, run by `sh` in the crew's folder.
+        command: String,
+        /// Variables for the program.
+        env: BTreeMap<String, EnvValue>,
+        /// SHA-256, in hex, of the program's file, when the command line begins with a path.
+        program: Option<String>,
+    },
+    /// An address, spoken to over streamable HTTP.
+    Address {
+        /// Its http or https address.
+        url: String,
+        /// Its key, sent as a bearer token.
+        key: Option<Secret>,
+    },
+}
+
+/// What a crew file says of one tool of an MCP server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct McpTool {
+    /// Its name in the server's own words.
+    pub name: String,
+    /// What making a call twice would mean.
+    pub effect: EffectClass,
+    /// Arguments that text from outside must not fill without a person's yes.
+    pub sensitive: BTreeSet<String>,
 }
 
 /// What a variable of a command tool is set to.

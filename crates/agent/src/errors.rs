@@ -342,6 +342,36 @@ pub const ERRORS: &[Explained] = &[
         "Leave the item out.",
     ),
     (
+        "mcp.broken",
+        "An MCP server broke off while it was asked something: it ended, the connection did, or HTTP says so.",
+        "Read what it said last in the message. A call that must not be repeated is in doubt: find out whether it happened.",
+    ),
+    (
+        "mcp.no_tool",
+        "An MCP server does not have a tool that was granted, or not any more.",
+        "Correct the name in the agent's `tools`; the message has the nearest one. What the server calls it belongs to `mcp.SERVER.tools.TOOL.name`.",
+    ),
+    (
+        "mcp.protocol",
+        "An MCP server answered with something that is no answer, or with too much.",
+        "Tell whoever makes the server. A call that must not be repeated is in doubt: find out whether it happened.",
+    ),
+    (
+        "mcp.refused",
+        "An MCP server answered that it will not do what it was asked, or wants another key, or somebody to answer it.",
+        "The message has its reason; for a key, set the variable of the server's `key`.",
+    ),
+    (
+        "mcp.schema",
+        "An MCP server's schema of a tool is no JSON Schema that can be used, or is too large.",
+        "Tell whoever makes the server; the tool cannot be used until then, its others can.",
+    ),
+    (
+        "mcp.unreachable",
+        "An MCP server cannot be started, or connected to, or does not list its tools. The call was not made.",
+        "The message has the reason: check the server's `command` or `url` in the crew file, and whether it runs. It is tried again by itself, after pauses of up to a minute.",
+    ),
+    (
         "model.broken",
         "A model's answer broke off, was larger than allowed, or did not follow its provider's own rules.",
         "Try again; if a bound was exceeded, the message names it: ask for less.",

@@ -99,7 +99,7 @@ impl Granted {
 #[async_trait]
 impl Hands for Granted {
     async fn specs(&self) -> Vec<ToolSpec> {
-        let mut specs = self.toolbox.specs(&self.tools);
+        let mut specs = self.toolbox.specs(&self.tools).await;
         specs.extend(self.tools.iter().filter_map(|tool| board::spec(tool)));
         specs
     }

@@ -20,6 +20,7 @@ pub mod errors;
 pub mod gate;
 pub mod hands;
 pub mod input;
+pub mod mcp;
 pub mod mind;
 pub mod model;
 pub mod monitor;

@@ -22,7 +22,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-mod command;
+pub(crate) mod command;
 mod fetch;
 mod files;
 mod shell;
@@ -38,6 +38,7 @@ pub use shell::{
 };
 
 use crate::crew::Crew;
+use crate::mcp;
 use crate::model::ToolSpec;
 use async_trait::async_trait;
 use domain::name::{Name, nearest};
@@ -102,7 +103,13 @@ impl ToolCard {
     /// out can go on.
     #[must_use]
     pub fn leaves_in_doubt(&self, failure: &Failure) -> bool {
-        let unclear = ["tool.timed_out", "tool.output", "tool.broken"];
+        let unclear = [
+            "mcp.broken",
+            "mcp.protocol",
+            "tool.timed_out",
+            "tool.output",
+            "tool.broken",
+        ];
         !self.effect.is_repeatable() && unclear.contains(&failure.code.as_str())
     }
 }
@@ -119,6 +126,15 @@ pub trait Tool: Send + Sync {
     /// Why not, for people.
     async fn available(&self) -> Result<(), String>;
 
+    /// What models are told of it now: what its card says, unless it learns that elsewhere.
+    async fn told(&self) -> Told {
+        let card = self.card();
+        Told {
+            description: card.description.clone(),
+            input: card.input.clone(),
+        }
+    }
+
     /// Calls it. The arguments satisfy its schema. `key` is the same whenever this call is made again,
     /// so that the other side can tell. Dropping the future stops what runs.
     ///
@@ -126,6 +142,15 @@ pub trait Tool: Send + Sync {
     /// What it says itself: that it did not do what it was asked (`tool.failed`), is not to be had
     /// (`tool.unavailable`), or broke off (`tool.timed_out`, `tool.output`, `tool.broken`).
     async fn call(&self, arguments: &Value, key: &str) -> Result<Value, Failure>;
+}
+
+/// What models are told of a tool, beside its name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// What it does and when to use it.
+    pub description: String,
+    /// The JSON Schema of its arguments: an object.
+    pub input: Value,
 }
 
 /// Tools by name. Who calls says what was granted; nothing is by default.
@@ -178,7 +203,8 @@ impl Toolbox {
         Ok(Self { tools: held })
     }
 
-    /// With the built-in tools, the crew's own, and these.
+    /// With the built-in tools, the crew's own, those of its MCP servers that are granted to anybody,
+    /// and these.
     ///
     /// # Errors
     /// As [`Toolbox::new`].
@@ -199,6 +225,7 @@ impl Toolbox {
             let name = name.map_err(|error| Failure::permanent("tool.unknown", error.message))?;
             tools.push(Arc::new(Program::new(name, tool.clone(), &crew.folder)));
         }
+        tools.extend(mcp::tools(crew));
         Self::new(tools.into_iter().chain(more))
     }
 
@@ -214,16 +241,17 @@ impl Toolbox {
     }
 
     /// What was granted, as models are told of it.
-    #[must_use]
-    pub fn specs(&self, granted: &BTreeSet<String>) -> Vec<ToolSpec> {
-        let held = self.tools.iter();
-        let held = held.filter(|(name, _)| granted.contains(name.as_str()));
-        let specs = held.map(|(_, held)| ToolSpec {
-            name: held.model_name.clone(),
-            description: held.tool.card().description.clone(),
-            input: held.tool.card().input.clone(),
-        });
-        specs.collect()
+    pub async fn specs(&self, granted: &BTreeSet<String>) -> Vec<ToolSpec> {
+        let mut specs = Vec::new();
+        for (_, held) in (self.tools.iter()).filter(|(name, _)| granted.contains(name.as_str())) {
+            let told = held.tool.told().await;
+            specs.push(ToolSpec {
+                name: held.model_name.clone(),
+                description: told.description,
+                input: told.input,
+            });
+        }
+        specs
     }
 
     /// The name of the tool that models call by this name.
@@ -367,7 +395,11 @@ impl Drop for Stop {
 }
 
 /// Whether a value is small enough and satisfies a schema; if not, the schema's own complaints.
-fn fits(value: &Value, bytes_max: usize, schema: Option<&Validator>) -> Result<(), String> {
+pub(crate) fn fits(
+    value: &Value,
+    bytes_max: usize,
+    schema: Option<&Validator>,
+) -> Result<(), String> {
     let bytes = value.to_string().len();
     if bytes > bytes_max {
         return Err(format!("{bytes} bytes, where {bytes_max} are the most"));
@@ -390,7 +422,8 @@ fn fits(value: &Value, bytes_max: usize, schema: Option<&Validator>) -> Result<(
     }
 }
 
-fn cut(text: &str) -> String {
+/// As much of a text as a complaint shows.
+pub(crate) fn cut(text: &str) -> String {
     match text.char_indices().nth(COMPLAINT_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),

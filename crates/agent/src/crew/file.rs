@@ -6,7 +6,8 @@
 
 use super::{
     AGENTS_MAX, APPROVALS_MAX, DESCRIPTION_CHARS_MAX, ENV_MAX, GRANTS_MAX, INSTRUCTIONS_CHARS_MAX,
-    MODELS_MAX, NAME_PATTERN, TOOL_PATTERN, TOOLS_MAX,
+    MODELS_MAX, NAME_PATTERN, SERVER_PATTERN, SERVER_TOOL_PATTERN, SERVERS_MAX, TOOL_PATTERN,
+    TOOLS_MAX,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -52,6 +53,9 @@ pub(super) struct CrewFile {
     pub(super) agents: Option<BTreeMap<String, AgentFile>>,
     /// Tools that are programs of yours, by name, and settings of the built-in ones.
     pub(super) tools: Option<ToolsFile>,
+    /// MCP servers, by name. Agents are granted their tools as `SERVER.TOOL`.
+    #[schemars(extend("propertyNames" = json!({"pattern": SERVER_PATTERN}), "maxProperties" = SERVERS_MAX))]
+    pub(super) mcp: Option<BTreeMap<String, ServerFile>>,
     /// What needs more than a grant.
     pub(super) policies: Option<PoliciesFile>,
 }
@@ -260,6 +264,52 @@ pub(super) struct CommandFile {
     /// `CHARGEHAND_SECRET_NAME`.
     #[schemars(extend("propertyNames" = json!({"pattern": VARIABLE_PATTERN}), "maxProperties" = ENV_MAX))]
     pub(super) env: Option<BTreeMap<String, String>>,
+}
+
+/// An MCP server: a program (`command`), or an address (`url`).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServerFile {
+    /// The command line of a server that is spoken to over its standard input and output, run by `sh`
+    /// in the crew file's folder when one of its tools is first needed. This or `url`.
+    #[schemars(length(min = 1, max = 4_000))]
+    pub(super) command: Option<String>,
+    /// The address of a server that is spoken to over streamable HTTP: http or https, without a user's
+    /// name. This or `command`.
+    #[schemars(length(min = 1, max = 2_000))]
+    pub(super) url: Option<String>,
+    /// The key for the address, sent as a bearer token, as a handle: `secret://NAME` is the environment
+    /// variable `CHARGEHAND_SECRET_NAME`.
+    #[schemars(regex(pattern = SECRET_PATTERN))]
+    pub(super) key: Option<String>,
+    /// Variables for the program, which otherwise gets `PATH`, `HOME` and `LANG` only. A value is a
+    /// text, or a secret's handle: `secret://NAME` is the environment variable
+    /// `CHARGEHAND_SECRET_NAME`.
+    #[schemars(extend("propertyNames" = json!({"pattern": VARIABLE_PATTERN}), "maxProperties" = ENV_MAX))]
+    pub(super) env: Option<BTreeMap<String, String>>,
+    /// How long a call may take, such as `10s`: 10 ms to 1 hour.
+    #[schemars(regex(pattern = DURATION_PATTERN))]
+    pub(super) timeout: Option<String>,
+    /// What making a call twice would mean. What the server says of that itself is not trusted.
+    pub(super) effect: Option<EffectFile>,
+    /// Single tools, by the second part of their names here. When any is listed, only those that are
+    /// can be granted.
+    #[schemars(extend("propertyNames" = json!({"pattern": SERVER_TOOL_PATTERN}), "maxProperties" = TOOLS_MAX))]
+    pub(super) tools: Option<BTreeMap<String, ServerToolFile>>,
+}
+
+/// What is said of one tool of an MCP server.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServerToolFile {
+    /// Its name in the server's own words, if that is another.
+    #[schemars(length(min = 1, max = 128))]
+    pub(super) name: Option<String>,
+    /// What making a call twice would mean, if not what its server's `effect` says.
+    pub(super) effect: Option<EffectFile>,
+    /// Arguments that text from outside must not fill without a person's yes.
+    #[schemars(length(max = 100))]
+    pub(super) sensitive: Option<Vec<String>>,
 }
 
 /// What doing it twice would mean.

@@ -2,7 +2,7 @@
 
 use super::file::{
     AgentFile, BudgetFile, CommandFile, CrewFile, EffectFile, ModelFile, ModelSettings, PriceFile,
-    ShellFile, SupervisorFile,
+    ServerFile, ShellFile, SupervisorFile,
 };
 use super::shape::{self, Mistake, shown};
 use super::tree::{Kind, Node, Place, escaped, parse};
@@ -232,6 +232,12 @@ impl Resolver<'_> {
             Some((name, tool))
         });
         let commands: BTreeMap<_, _> = commands.collect();
+        let servers = written.mcp.unwrap_or_default().into_iter();
+        let servers = servers.filter_map(|(name, server)| {
+            let server = self.server(&name, server)?;
+            Some((name, server))
+        });
+        let servers: BTreeMap<_, _> = servers.collect();
         let agents = written.agents.unwrap_or_default().into_iter();
         let agents = agents.filter_map(|(name, agent)| {
             let agent = self.agent(&name, agent)?;
@@ -248,6 +254,7 @@ impl Resolver<'_> {
             supervisor: supervisor?,
             agents,
             tools: commands,
+            mcp: servers,
             files,
             shell,
             approve,
@@ -526,6 +533,7 @@ impl Resolver<'_> {
 
     /// Tools by name, each of which must exist, once.
     fn granted(&mut self, pointer: &str, names: Vec<String>) -> BTreeSet<String> {
+        let (listed, open) = self.remote();
         let own = self.names("tools");
         let own: Vec<&str> = own
             .iter()
@@ -537,7 +545,14 @@ impl Resolver<'_> {
             .copied()
             .chain(BUILT_IN.iter().copied())
             .chain(board::NAMES)
+            .chain(listed.iter().map(String::as_str))
             .collect();
+        let remote = |name: &str| {
+            let parts = name.split_once('.');
+            parts.is_some_and(|(server, tool)| {
+                open.iter().any(|o| o == server) && !tool.contains('.')
+            })
+        };
         let rooted = self.tree.find("/tools/files").entry("root").is_some();
         let mut granted = BTreeSet::new();
         for (index, name) in names.into_iter().enumerate() {
@@ -546,7 +561,7 @@ impl Resolver<'_> {
                 // It was no name, which has been told.
                 continue;
             }
-            if !known.contains(&name.as_str()) {
+            if !known.contains(&name.as_str()) && !remote(&name) {
                 let hint = match nearest(&name, known.iter().copied()) {
                     Some(meant) => format!("Did you mean `{meant}`?"),
                     None => format!(
@@ -743,8 +758,32 @@ impl Resolver<'_> {
         let timeout = written.timeout.as_deref();
         let timeout =
             timeout.and_then(|text| self.duration(&format!("{owner}/timeout"), text, TOOL_TIME));
+        let env = self.variables(&owner, written.env.unwrap_or_default());
+        Some(CommandTool {
+            command: written.command?,
+            description: written.description?,
+            input: input?,
+            output,
+            timeout: timeout.unwrap_or(Duration::from_secs(30)),
+            effect: effect(written.effect.unwrap_or(EffectFile::AtMostOnce)),
+            sensitive: sensitive
+                .into_iter()
+                .filter(|name| !name.is_empty())
+                .collect(),
+            category: written.category.unwrap_or_else(|| "command".into()),
+            env,
+            program,
+        })
+    }
+
+    /// The variables of a program.
+    fn variables(
+        &mut self,
+        owner: &str,
+        written: BTreeMap<String, String>,
+    ) -> BTreeMap<String, EnvValue> {
         let mut env = BTreeMap::new();
-        for (variable, value) in written.env.unwrap_or_default() {
+        for (variable, value) in written {
             let at = format!("{owner}/env/{}", escaped(&variable));
             let value = match Secret::parse(&value) {
                 Some(secret) => EnvValue::Secret(secret),
@@ -766,26 +805,112 @@ impl Resolver<'_> {
             };
             env.insert(variable, value);
         }
-        Some(CommandTool {
-            command: written.command?,
-            description: written.description?,
-            input: input?,
-            output,
+        env
+    }
+
+    /// An MCP server. It is not asked anything: whether it has a tool shows when the tool is needed.
+    fn server(&mut self, name: &str, written: ServerFile) -> Option<McpServer> {
+        let owner = format!("/mcp/{}", escaped(name));
+        let begins = |tool: &str| tool.split_once('.').is_some_and(|(first, _)| first == name);
+        let own = self.names("tools");
+        let mut taken = own.iter().map(String::as_str);
+        if let Some(tool) = taken.find(|tool| begins(tool)) {
+            let at = self.tree.key_place(&owner);
+            let message = format!("`{}` is a tool of yours already", shown(tool));
+            self.wrong_at(at, "crew.name", message, "Give the server another name.");
+        } else if BUILT_IN.iter().copied().chain(board::NAMES).any(begins) {
+            let at = self.tree.key_place(&owner);
+            let message = format!("`{name}` is how names of built-in tools begin");
+            self.wrong_at(at, "crew.name", message, "Give the server another name.");
+        }
+        let timeout = written.timeout.as_deref();
+        let timeout =
+            timeout.and_then(|text| self.duration(&format!("{owner}/timeout"), text, TOOL_TIME));
+        let default = written.effect.unwrap_or(EffectFile::AtMostOnce);
+        let tools = written.tools.unwrap_or_default().into_iter();
+        let tools = tools.map(|(tool, said)| {
+            let known = McpTool {
+                name: said.name.unwrap_or_else(|| tool.clone()),
+                effect: effect(said.effect.unwrap_or(default)),
+                sensitive: said.sensitive.into_iter().flatten().collect(),
+            };
+            (tool, known)
+        });
+        let tools = tools.collect();
+        let wants = |what: &str, other: &str| {
+            (
+                format!("`{what}` goes with `{other}`"),
+                format!("Take it out, or say `{other}`."),
+            )
+        };
+        let way = match (written.command, written.url) {
+            (Some(command), None) => {
+                if written.key.is_some() {
+                    let at = self.tree.key_place(&format!("{owner}/key"));
+                    let (message, hint) = wants("key", "url");
+                    self.wrong_at(at, "crew.value", message, hint);
+                }
+                McpWay::Program {
+                    program: self.program(&format!("{owner}/command"), &command),
+                    command,
+                    env: self.variables(&owner, written.env.unwrap_or_default()),
+                }
+            }
+            (None, Some(url)) => {
+                if written.env.is_some() {
+                    let at = self.tree.key_place(&format!("{owner}/env"));
+                    let (message, hint) = wants("env", "command");
+                    self.wrong_at(at, "crew.value", message, hint);
+                }
+                self.base_url(&format!("{owner}/url"), &url);
+                McpWay::Address {
+                    url,
+                    key: written.key.as_deref().and_then(Secret::parse),
+                }
+            }
+            (Some(_), Some(_)) => {
+                let at = self.tree.key_place(&format!("{owner}/url"));
+                let message = "there are `command` and `url`";
+                self.wrong_at(at, "crew.value", message, "Keep one of them.");
+                return None;
+            }
+            (None, None) => {
+                let node = self.tree.find(&owner);
+                // What was written in a wrong way has been told.
+                if node.entry("command").is_none() && node.entry("url").is_none() {
+                    let at = self.tree.key_place(&owner);
+                    let message = format!("`mcp.{name}` does not say how it is reached");
+                    let hint = "Add `command:` with the server's command line, or `url:` with its address.";
+                    self.wrong_at(at, "crew.missing_key", message, hint);
+                }
+                return None;
+            }
+        };
+        Some(McpServer {
+            way,
             timeout: timeout.unwrap_or(Duration::from_secs(30)),
-            effect: match written.effect.unwrap_or(EffectFile::AtMostOnce) {
-                EffectFile::Pure => EffectClass::Pure,
-                EffectFile::Keyed => EffectClass::Keyed,
-                EffectFile::VerifyFirst => EffectClass::VerifyFirst,
-                EffectFile::AtMostOnce => EffectClass::AtMostOnce,
-            },
-            sensitive: sensitive
-                .into_iter()
-                .filter(|name| !name.is_empty())
-                .collect(),
-            category: written.category.unwrap_or_else(|| "command".into()),
-            env,
-            program,
+            effect: effect(default),
+            tools,
         })
+    }
+
+    /// The names that tools of MCP servers have, and the servers whose tools are not listed: of those
+    /// any name will do.
+    fn remote(&self) -> (Vec<String>, Vec<String>) {
+        let (mut listed, mut open) = (Vec::new(), Vec::new());
+        for server in self.names("mcp") {
+            let tools = self.tree.find("/mcp").entry(&server);
+            let tools = tools.and_then(|entry| entry.value.entry("tools"));
+            let tools: Vec<String> = tools.map_or_else(Vec::new, |entry| {
+                let names = entry.value.keys();
+                names.map(|tool| format!("{server}.{tool}")).collect()
+            });
+            match tools.is_empty() {
+                true => open.push(server),
+                false => listed.extend(tools),
+            }
+        }
+        (listed, open)
     }
 
     /// The digest of the program's file, if the command line names one by its path. A program on the
@@ -830,6 +955,15 @@ impl Resolver<'_> {
             let hint = "Schemas are of draft 2020-12, and refer to nothing outside of themselves.";
             self.wrong(&at, "crew.schema", message, hint);
         }
+    }
+}
+
+fn effect(written: EffectFile) -> EffectClass {
+    match written {
+        EffectFile::Pure => EffectClass::Pure,
+        EffectFile::Keyed => EffectClass::Keyed,
+        EffectFile::VerifyFirst => EffectClass::VerifyFirst,
+        EffectFile::AtMostOnce => EffectClass::AtMostOnce,
     }
 }
 

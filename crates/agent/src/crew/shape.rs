@@ -176,6 +176,10 @@ fn told(
             let dots = if pointer == "/tools" { " and dots" } else { "" };
             let hint = if pointer.ends_with("/env") {
                 "A variable's name has letters, digits and underscores, and does not begin with a digit.".to_owned()
+            } else if pointer.starts_with("/mcp/") {
+                "The second part of a tool's name has small letters, digits, `_` and `-`, and is at most 32 long; what the server calls it belongs to `name`.".to_owned()
+            } else if pointer == "/mcp" {
+                "A server's name has small letters, digits, `_` and `-`, begins with a letter, and is at most 32 long.".to_owned()
             } else {
                 format!(
                     "A name has small letters, digits, `_`{dots} and `-`, begins with a letter, and is at most 64 long."

@@ -6,12 +6,13 @@
 
 use super::{RESULT_BYTES_MAX, Tool, ToolCard};
 use crate::command::{self, CommandLimits, STDERR_BYTES_MAX, Surroundings, run_in};
-use crate::crew::{CommandTool, EnvValue};
+use crate::crew::{CommandTool, EnvValue, Secret};
 use crate::skill::SkillError;
 use async_trait::async_trait;
 use domain::name::Name;
 use domain::task::Failure;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::pending;
 use std::path::{Path, PathBuf};
@@ -51,36 +52,47 @@ impl Program {
             folder: folder.to_owned(),
         }
     }
+}
 
-    /// The variables, and what has to be taken out again of what the program says.
-    fn variables(&self) -> Result<(Variables, Vec<Revealed>), String> {
-        let (mut variables, mut revealed) = (Vec::new(), Vec::new());
-        for (name, value) in &self.tool.env {
-            let value = match value {
-                EnvValue::Text(text) => text.clone(),
-                EnvValue::Secret(secret) => {
-                    let variable = secret.variable();
-                    let found = secret.reveal().ok_or(format!("{variable} is not set"))?;
-                    revealed.push(Revealed {
-                        secret: found.clone(),
-                        handle: secret.to_string(),
-                    });
-                    found
-                }
-            };
-            variables.push((name.clone(), value));
-        }
-        Ok((variables, revealed))
+/// The variables of a program, and what has to be taken out again of what it says.
+pub(crate) fn variables(
+    env: &BTreeMap<String, EnvValue>,
+) -> Result<(Variables, Vec<Revealed>), String> {
+    let (mut variables, mut revealed) = (Vec::new(), Vec::new());
+    for (name, value) in env {
+        let value = match value {
+            EnvValue::Text(text) => text.clone(),
+            EnvValue::Secret(secret) => {
+                let found = Revealed::of(secret)?;
+                revealed.push(found.clone());
+                found.secret
+            }
+        };
+        variables.push((name.clone(), value));
     }
+    Ok((variables, revealed))
 }
 
 /// Names and values.
 type Variables = Vec<(String, String)>;
 
-/// A secret that the program was given, and what stands for it.
-struct Revealed {
-    secret: String,
+/// A secret that a program or a server was given, and what stands for it.
+#[derive(Clone)]
+pub(crate) struct Revealed {
+    pub(crate) secret: String,
     handle: String,
+}
+
+impl Revealed {
+    /// What the handle stands for, or that it is not set.
+    pub(crate) fn of(secret: &Secret) -> Result<Self, String> {
+        let variable = secret.variable();
+        let found = secret.reveal().ok_or(format!("{variable} is not set"))?;
+        Ok(Self {
+            secret: found,
+            handle: secret.to_string(),
+        })
+    }
 }
 
 impl fmt::Debug for Program {
@@ -99,7 +111,7 @@ impl Tool for Program {
     }
 
     async fn available(&self) -> Result<(), String> {
-        self.variables()?;
+        variables(&self.tool.env)?;
         let line = &self.tool.command;
         let checked = match command::program_of(line).filter(|program| program.contains('/')) {
             Some(program) => command::check_file(&self.folder.join(&program), &program),
@@ -110,7 +122,7 @@ impl Tool for Program {
 
     async fn call(&self, arguments: &Value, key: &str) -> Result<Value, Failure> {
         let unset = |why| Failure::new("tool.unavailable", why);
-        let (mut variables, revealed) = self.variables().map_err(unset)?;
+        let (mut variables, revealed) = variables(&self.tool.env).map_err(unset)?;
         variables.push(("CHARGEHAND_IDEMPOTENCY_KEY".into(), key.to_owned()));
         let limits = CommandLimits {
             time: self.tool.timeout + GRACE,
@@ -159,7 +171,8 @@ impl Program {
     }
 }
 
-fn redacted(text: &str, revealed: &[Revealed]) -> String {
+/// The text with every secret replaced by its handle.
+pub(crate) fn redacted(text: &str, revealed: &[Revealed]) -> String {
     let long = revealed
         .iter()
         .filter(|one| one.secret.len() >= REDACTED_BYTES_MIN);
@@ -168,7 +181,8 @@ fn redacted(text: &str, revealed: &[Revealed]) -> String {
     })
 }
 
-fn redact(value: &mut Value, revealed: &[Revealed]) {
+/// The same for all text of a value.
+pub(crate) fn redact(value: &mut Value, revealed: &[Revealed]) {
     match value {
         Value::String(text) => *text = redacted(text, revealed),
         Value::Array(items) => items.iter_mut().for_each(|item| redact(item, revealed)),

@@ -5,6 +5,7 @@ mod command;
 mod crew;
 mod crew_file;
 mod input;
+mod mcp;
 mod mind;
 mod model;
 mod pattern;

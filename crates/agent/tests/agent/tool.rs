@@ -106,7 +106,7 @@ async fn nothing_is_called_that_was_not_granted() {
     let failure = fails(unknown, "tool.unknown", "did you mean “shop.lookup”?");
     assert!(!failure.retryable);
     // Models are told of nothing else either.
-    let specs = tools.specs(&only);
+    let specs = tools.specs(&only).await;
     assert_eq!(
         specs
             .iter()
@@ -171,13 +171,13 @@ fn every_built_in_tool_is_one() {
     assert_eq!(names, BUILT_IN);
 }
 
-#[test]
-fn names_for_models_are_what_providers_take_and_each_is_one_tools() {
+#[tokio::test]
+async fn names_for_models_are_what_providers_take_and_each_is_one_tools() {
     let long = format!("a.{}", "x".repeat(100));
     let longer = format!("{long}y");
     let names = ["a.b", "a_b", "a b", "ä/ö", &long, &longer];
     let tools = toolbox(names.map(|name| Own::new(name, Ok)).into());
-    let specs = tools.specs(&granted(&names));
+    let specs = tools.specs(&granted(&names)).await;
     let told: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
     assert_eq!(told.len(), names.len());
     for name in &told {

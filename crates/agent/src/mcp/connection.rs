@@ -1,0 +1,558 @@
+//! One connection to a server, from its start to its end.
+
+use super::content::{Gave, gave};
+use super::listed::Listed;
+use super::{CALLS_AT_ONCE_MAX, KEY_FIELD, MESSAGE_BYTES_MAX};
+use crate::command::{Capture, DRAIN_TIME_MAX, Group, STDERR_BYTES_MAX, Surroundings, spawn};
+use crate::tool::command::Revealed;
+use crate::tool::cut;
+use reqwest::redirect::Policy;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, ClientCapabilities, ClientConfig, Implementation,
+    ListToolsResult, PaginatedRequestParams, ProtocolVersion, RequestMetaObject,
+    SubscriptionFilter,
+};
+use rmcp::service::{
+    ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer,
+    RunningService, ServiceError, serve_client_with_lifecycle,
+};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::async_rw::AsyncRwTransport;
+use rmcp::transport::streamable_http_client::{
+    StreamableHttpClientTransportConfig, StreamableHttpError,
+};
+use rmcp::{ClientHandler, RoleClient};
+use serde_json::Value;
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::process::Child;
+use tokio::sync::{Mutex, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+/// Longest time for an address to be connected to.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// Longest time a program has to end by itself when it is no longer needed.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
+/// Redirects that are followed, all of them at the same address.
+const REDIRECTS_MAX: usize = 5;
+
+/// A connection that was begun.
+pub(super) struct Connection {
+    running: RunningService<RoleClient, Listener>,
+    process: Option<Process>,
+    /// Its tools, as they were listed last.
+    pub(super) listed: Mutex<Option<Arc<Listed>>>,
+    /// Secrets that it was given.
+    pub(super) revealed: Vec<Revealed>,
+    changes: Arc<AtomicU64>,
+    /// A call was given up: it is not known whether it still answers.
+    doubtful: AtomicBool,
+    following: Option<AbortHandle>,
+}
+
+/// Why something that was asked did not come.
+pub(super) struct Broken {
+    pub(super) code: &'static str,
+    pub(super) why: String,
+    pub(super) retryable: bool,
+    /// The connection is of no use any more.
+    pub(super) over: bool,
+}
+
+impl Broken {
+    /// It broke off, and may have happened.
+    pub(super) fn off(why: String) -> Self {
+        Self {
+            code: "mcp.broken",
+            why,
+            retryable: false,
+            over: true,
+        }
+    }
+
+    /// What it said is not of the protocol, or too large; it may have happened.
+    fn protocol(why: String) -> Self {
+        Self {
+            code: "mcp.protocol",
+            over: false,
+            ..Self::off(why)
+        }
+    }
+
+    /// It answered that it will not.
+    fn refused(why: String, retryable: bool) -> Self {
+        Self {
+            code: "mcp.refused",
+            retryable,
+            over: false,
+            ..Self::off(why)
+        }
+    }
+
+    /// Nothing was sent.
+    fn unreachable(why: String) -> Self {
+        Self {
+            code: "mcp.unreachable",
+            retryable: true,
+            ..Self::off(why)
+        }
+    }
+}
+
+impl Connection {
+    /// Starts a program and speaks to it.
+    ///
+    /// Some old servers end when they are asked what they do not know. One that does is started once
+    /// more, and is spoken to as servers were of old.
+    pub(super) async fn to_program(
+        folder: &Path,
+        command: &str,
+        variables: &[(String, String)],
+    ) -> Result<Self, String> {
+        let mut told = String::new();
+        for lifecycle in [any_revision(), ClientLifecycleMode::Initialize] {
+            let (process, read, write) = Process::start(folder, command, variables)?;
+            let transport = AsyncRwTransport::new_client(read, write)
+                .with_max_line_length(MESSAGE_BYTES_MAX + 1);
+            let listener = Listener::default();
+            let changes = Arc::clone(&listener.changes);
+            match serve_client_with_lifecycle(listener, transport, lifecycle).await {
+                Ok(running) => return Ok(Self::begun(running, changes, Some(process)).await),
+                Err(fault) => {
+                    let ended = matches!(fault, ClientInitializeError::ConnectionClosed(_));
+                    told = format!("{}{}", begun_badly(&fault), process.story().await);
+                    if !ended {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(told)
+    }
+
+    /// Speaks to what is at an address.
+    pub(super) async fn to_address(url: &str, key: Option<&str>) -> Result<Self, String> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIME)
+            .redirect(same_address())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            // What is left unread of an answer would hold up the next question.
+            .pool_max_idle_per_host(0);
+        let loopback = reqwest::Url::parse(url)
+            .is_ok_and(|url| matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")));
+        let http = if loopback { http.no_proxy() } else { http };
+        let http = match url.starts_with("http://") {
+            // Plain HTTP must work where the system has no certificates.
+            true => http.tls_certs_only([]),
+            false => http,
+        };
+        let http = http.build().map_err(|fault| causes(&fault))?;
+        let mut config = StreamableHttpClientTransportConfig::with_uri(url);
+        config.max_sse_event_size = MESSAGE_BYTES_MAX;
+        config.max_concurrent_requests = CALLS_AT_ONCE_MAX;
+        config.auth_header = key.map(str::to_owned);
+        let transport = StreamableHttpClientTransport::with_client(http, config);
+        let listener = Listener::default();
+        let changes = Arc::clone(&listener.changes);
+        match serve_client_with_lifecycle(listener, transport, any_revision()).await {
+            Ok(running) => Ok(Self::begun(running, changes, None).await),
+            Err(fault) => Err(begun_badly(&fault)),
+        }
+    }
+
+    async fn begun(
+        running: RunningService<RoleClient, Listener>,
+        changes: Arc<AtomicU64>,
+        process: Option<Process>,
+    ) -> Self {
+        let peer = running.peer();
+        // The list is kept here, with our bounds.
+        let cache = peer.set_response_cache_config(ClientCacheConfig::disabled());
+        cache.await;
+        let follows = peer.peer_info().is_some_and(|info| {
+            let tools = info.capabilities.tools.as_ref();
+            let tells = tools.is_some_and(|tools| tools.list_changed == Some(true));
+            // Before, it says so without being asked to.
+            tells && info.protocol_version >= ProtocolVersion::V_2026_07_28
+        });
+        let following = follows.then(|| {
+            let following = tokio::spawn(follow(peer.clone(), Arc::clone(&changes)));
+            following.abort_handle()
+        });
+        Self {
+            running,
+            process,
+            listed: Mutex::default(),
+            revealed: Vec::new(),
+            changes,
+            doubtful: AtomicBool::new(false),
+            following,
+        }
+    }
+
+    /// With what must not show.
+    pub(super) fn keeping(mut self, revealed: Vec<Revealed>) -> Self {
+        self.revealed = revealed;
+        self
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.running.is_closed() && !self.running.peer().is_transport_closed()
+    }
+
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Relaxed)
+    }
+
+    /// It said something just now.
+    pub(super) fn is_well(&self) {
+        self.doubtful.store(false, Relaxed);
+    }
+
+    /// How often it said that its list changed.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Relaxed)
+    }
+
+    /// The protocol's revision that is spoken.
+    pub(super) fn protocol(&self) -> String {
+        let info = self.running.peer().peer_info();
+        info.map_or_else(String::new, |info| info.protocol_version.to_string())
+    }
+
+    /// What is known of its end, to follow a message.
+    pub(super) async fn story(&self) -> String {
+        match &self.process {
+            Some(process) if !self.is_open() => process.story().await,
+            _ => String::new(),
+        }
+    }
+
+    /// A page of its tools.
+    pub(super) async fn list(&self, page: Option<String>) -> Result<ListToolsResult, Broken> {
+        let mut params = PaginatedRequestParams::default();
+        params.cursor = page;
+        let listed = self.running.peer().list_tools(Some(params)).await;
+        listed.map_err(broken)
+    }
+
+    /// Makes a call, once.
+    pub(super) async fn call(
+        &self,
+        tool: &str,
+        arguments: &Value,
+        key: &str,
+    ) -> Result<Gave, Broken> {
+        let mut params = CallToolRequestParams::new(tool.to_owned());
+        params.arguments = arguments.as_object().cloned();
+        let mut meta = RequestMetaObject::new();
+        meta.insert(KEY_FIELD.into(), key.into());
+        params.meta = Some(meta);
+        // Until it answers: whoever gives the call up leaves this behind, and the protocol's word that
+        // it is cancelled.
+        let before = self.doubtful.swap(true, Relaxed);
+        let answer = self.running.peer().call_tool_once(params).await;
+        self.doubtful.store(before, Relaxed);
+        match answer.map_err(broken)? {
+            CallToolResponse::Complete(result) => Ok(gave(result)),
+            CallToolResponse::InputRequired(_) => {
+                let why = "it wants to ask a person or a model back, which it may not";
+                Err(Broken::refused(why.into(), false))
+            }
+            _ => Err(Broken::protocol(
+                "it answered a call with a task, which it was not asked to".into(),
+            )),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(following) = &self.following {
+            following.abort();
+        }
+    }
+}
+
+/// The current revision if the server knows it, or else the one before.
+fn any_revision() -> ClientLifecycleMode {
+    ClientLifecycleMode::Auto {
+        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+        legacy_version: Some(ProtocolVersion::V_2025_11_25),
+    }
+}
+
+/// Follows redirects that keep the request as it is and lead to the same scheme, host and port.
+fn same_address() -> Policy {
+    Policy::custom(|attempt| {
+        let keeps = matches!(attempt.status().as_u16(), 307 | 308);
+        let first = attempt.previous().first();
+        let same = first.is_some_and(|first| first.origin() == attempt.url().origin());
+        match keeps && same && attempt.previous().len() <= REDIRECTS_MAX {
+            true => attempt.follow(),
+            false => attempt.stop(),
+        }
+    })
+}
+
+/// Notes when the server says that its list changed.
+async fn follow(peer: Peer<RoleClient>, changes: Arc<AtomicU64>) {
+    let wanted = SubscriptionFilter::builder().tools_list_changed().build();
+    // Where this is not to be had, the list has its time all the same.
+    let Ok(mut said) = peer.listen(wanted).await else {
+        return;
+    };
+    while let Ok(Some(_)) = said.next().await {
+        changes.fetch_add(1, Relaxed);
+    }
+    // What was said meanwhile is not known.
+    changes.fetch_add(1, Relaxed);
+}
+
+/// Our side of a connection: it hears that the list changed, and declines whatever it is asked.
+#[derive(Default)]
+struct Listener {
+    changes: Arc<AtomicU64>,
+}
+
+impl ClientHandler for Listener {
+    fn get_info(&self) -> ClientConfig {
+        let name = Implementation::new("chargehand", env!("CARGO_PKG_VERSION"));
+        ClientConfig::new(ClientCapabilities::default(), name)
+            .with_protocol_version(ProtocolVersion::V_2025_11_25)
+    }
+
+    async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.changes.fetch_add(1, Relaxed);
+    }
+}
+
+fn begun_badly(fault: &ClientInitializeError) -> String {
+    use ClientInitializeError as E;
+    match fault {
+        E::ConnectionClosed(_) => "it ended before it answered".into(),
+        E::TransportError { error, .. } => match http(&*error.error) {
+            Some(broken) => broken.why,
+            None => causes(error),
+        },
+        E::JsonRpcError(error) => format!("it refuses to begin: {}", cut(&error.message)),
+        E::NoCompatibleProtocolVersion { .. } => {
+            "it speaks no revision of the protocol that is spoken here".into()
+        }
+        E::LegacyFallbackFailed { fallback, .. } => begun_badly(fallback),
+        // Other faults show what was sent.
+        _ => "it answered with something else than the beginning of a connection".into(),
+    }
+}
+
+fn broken(fault: ServiceError) -> Broken {
+    match fault {
+        ServiceError::McpError(error) => {
+            let text = format!("it refuses: {} ({})", cut(&error.message), error.code.0);
+            Broken::refused(text, false)
+        }
+        ServiceError::TransportSend(error) => match http(&*error.error) {
+            Some(broken) => broken,
+            None => Broken::off(causes(&error)),
+        },
+        ServiceError::TransportClosed => Broken::off("it broke off".into()),
+        ServiceError::UnexpectedResponse => {
+            Broken::protocol("it answered with something that is no answer to this".into())
+        }
+        other => Broken::off(cut(&other.to_string())),
+    }
+}
+
+/// What a fault on the way over HTTP means, if it is one.
+fn http(fault: &(dyn Error + 'static)) -> Option<Broken> {
+    use StreamableHttpError as E;
+    let fault = fault.downcast_ref::<E<reqwest::Error>>()?;
+    Some(match fault {
+        E::Client(fault) if fault.is_connect() => {
+            Broken::unreachable(format!("there is no way to it: {}", causes(fault)))
+        }
+        E::Client(fault) => Broken::off(causes(fault)),
+        E::AuthRequired(_) | E::InsufficientScope(_) => Broken::refused(
+            "it wants another key than it was given (`key`)".into(),
+            false,
+        ),
+        E::HttpStatus(status) if status.status == 429 => {
+            Broken::refused("it is asked too much (HTTP 429)".into(), true)
+        }
+        E::HttpStatus(status) => Broken::off(format!("it answered with HTTP {}", status.status)),
+        E::UnexpectedServerResponse(text) => {
+            Broken::protocol(format!("it answered with no message: {}", cut(text)))
+        }
+        E::ResponseBodyTooLarge { .. } | E::Sse(_) => Broken::protocol(format!(
+            "it sent too much at once, or no events: {}",
+            cut(&fault.to_string())
+        )),
+        E::UnexpectedContentType(_) | E::Deserialize(_) => {
+            Broken::protocol(cut(&fault.to_string()))
+        }
+        _ => Broken::off(cut(&fault.to_string())),
+    })
+}
+
+/// An error with what caused it, without the address, which may have a secret in it.
+fn causes(fault: &dyn Error) -> String {
+    let mut text = match fault.source() {
+        Some(_) => String::new(),
+        None => fault.to_string(),
+    };
+    let mut next = fault.source();
+    while let Some(cause) = next {
+        next = cause.source();
+        if next.is_none() {
+            text = cause.to_string();
+        }
+    }
+    cut(&text)
+}
+
+/// A server's process. It and all that it started are gone a moment after this is dropped.
+struct Process {
+    story: Arc<Story>,
+    /// Dropped to say that it is no longer needed.
+    _needed: oneshot::Sender<()>,
+}
+
+/// What is known of a process.
+struct Story {
+    said: Capture,
+    ended: StdMutex<Option<String>>,
+}
+
+impl Process {
+    fn start(
+        folder: &Path,
+        command: &str,
+        variables: &[(String, String)],
+    ) -> Result<
+        (
+            Self,
+            Lines<tokio::process::ChildStdout>,
+            tokio::process::ChildStdin,
+        ),
+        String,
+    > {
+        let child = spawn(Surroundings::Bare(folder), command, variables);
+        let mut child = child.map_err(|error| error.message)?;
+        let group = Group::of(&child);
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("it has no standard input or output".into());
+        };
+        let story = Arc::new(Story {
+            said: Capture::last(child.stderr.take(), STDERR_BYTES_MAX),
+            ended: StdMutex::default(),
+        });
+        let (needed, left) = oneshot::channel();
+        let (gone, end) = oneshot::channel();
+        tokio::spawn(keep(child, group, left, Arc::clone(&story), gone));
+        let lines = Lines {
+            inner: stdout,
+            end,
+            bytes: 0,
+            story: Arc::clone(&story),
+        };
+        let process = Self {
+            story,
+            _needed: needed,
+        };
+        Ok((process, lines, stdin))
+    }
+
+    /// How it ended, if it did, and what it said on its standard error.
+    async fn story(&self) -> String {
+        // A process that closes its output is about to end.
+        let ended = async {
+            while self.story.ended().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(DRAIN_TIME_MAX, ended).await;
+        let _ = timeout(DRAIN_TIME_MAX, self.story.said.end()).await;
+        let ended = self.story.ended().map(|how| format!(" ({how})"));
+        format!("{}{}", ended.unwrap_or_default(), self.story.said.quoted())
+    }
+}
+
+impl Story {
+    fn ended(&self) -> Option<String> {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.clone()
+    }
+
+    /// The first reason counts.
+    fn end(&self, how: String) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.get_or_insert(how);
+    }
+}
+
+/// Stays with a process until it is over, and ends all that it started.
+async fn keep(
+    mut child: Child,
+    group: Group,
+    mut left: oneshot::Receiver<()>,
+    story: Arc<Story>,
+    gone: oneshot::Sender<()>,
+) {
+    tokio::select! {
+        status = child.wait() => {
+            if let Ok(status) = status {
+                story.end(status.to_string());
+            }
+        }
+        // Its input is closed by now, which says that it may go.
+        _ = &mut left => {
+            let _ = timeout(LEAVE_TIME, child.wait()).await;
+        }
+    }
+    drop(group);
+    let _ = gone.send(());
+}
+
+/// What a process says, until it is gone, or says a line that is too long.
+struct Lines<R> {
+    inner: R,
+    end: oneshot::Receiver<()>,
+    /// Bytes since the last end of a line.
+    bytes: usize,
+    story: Arc<Story>,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Lines<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if Pin::new(&mut self.inner).poll_read(cx, buf)?.is_pending() {
+            // What it started may hold its output open for ever.
+            let _ = ready!(Pin::new(&mut self.end).poll(cx));
+            return Poll::Ready(Ok(()));
+        }
+        let new = &buf.filled()[before..];
+        self.bytes = match new.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => new.len() - end - 1,
+            None => self.bytes + new.len(),
+        };
+        if self.bytes > MESSAGE_BYTES_MAX {
+            let why = format!("it sent more than {MESSAGE_BYTES_MAX} bytes in one line");
+            self.story.end(why.clone());
+            return Poll::Ready(Err(io::Error::other(why)));
+        }
+        Poll::Ready(Ok(()))
+    }
+}

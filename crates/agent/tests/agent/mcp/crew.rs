@@ -1,0 +1,132 @@
+//! A crew of a file whose agents use the tools of MCP servers, from the goal to the answer.
+
+use super::PATIENCE;
+use super::peers::npm;
+use crate::planning::{answered, ended, tasks};
+use agent::crew::Crew;
+use agent::muster::muster;
+use agent::planning::{
+    ANSWER_KIND, AnswerHandler, Goal, PLAN_KIND, PlanHandler, WORK_KIND, WorkHandler, graph,
+};
+use chargehand::{Api, Running, Worker};
+use domain::command::RunStart;
+use domain::run::RunStatus;
+use domain::task::TaskStatus;
+use engine::{Engine, Place};
+use protocol::v1::{RunView, TaskView};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+fn load(folder: &Path, mcp: &str, rules: &serde_json::Value) -> Crew {
+    std::fs::write(folder.join("rules.json"), rules.to_string()).unwrap();
+    let text = format!(
+        "version: 1\nname: desk\nmodels: {{m: scripted/rules.json}}\nsupervisor: {{instructions: You lead.}}\nagents:\n  clerk: {{description: Adds up., instructions: You are the clerk., tools: [shop.sum]}}\nmcp:\n  shop: {mcp}\n"
+    );
+    let file = folder.join("crew.yaml");
+    std::fs::write(&file, text).unwrap();
+    Crew::load(&file).unwrap()
+}
+
+/// Runs a goal with one input to its end.
+async fn run(crew: &Crew) -> (RunView, Vec<TaskView>) {
+    let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
+    let worker = start(&engine, crew).await;
+    let goal = Goal {
+        goal: "What do the two orders cost?".into(),
+        inputs: vec![json!({"orders": [19, 23]})],
+    };
+    let started = RunStart {
+        goal: goal.goal.clone(),
+        supervisor: "supervisor_1".parse().unwrap(),
+        graph: graph(&goal, None).unwrap(),
+        crew: domain::run::Crew::default(),
+        metadata: BTreeMap::new(),
+        key: None,
+        trace: None,
+        budget: None,
+    };
+    let run = engine.run_start(started).await.unwrap();
+    let view = tokio::time::timeout(PATIENCE, ended(&engine, run))
+        .await
+        .unwrap();
+    let tasks = tasks(&engine, run).await;
+    worker.stop().await;
+    (view, tasks)
+}
+
+async fn start(engine: &Arc<Engine>, crew: &Crew) -> Running {
+    let minds = Arc::new(muster(crew).unwrap());
+    let worker = Worker::new("worker_1").unwrap().capacity(4);
+    let worker = worker
+        .handle(PLAN_KIND, PlanHandler(minds.clone()))
+        .unwrap();
+    let worker = worker
+        .handle(WORK_KIND, WorkHandler(minds.clone()))
+        .unwrap();
+    let worker = worker
+        .handle(ANSWER_KIND, AnswerHandler(minds.clone()))
+        .unwrap();
+    worker.start(engine.clone()).await.unwrap()
+}
+
+fn rules() -> serde_json::Value {
+    let plan = json!({"briefs": [{
+        "agent": "clerk", "objective": "Add the two orders up", "inputs": [1],
+        "acceptance": ["it says the sum"], "evidence": ["shop.sum"],
+    }]});
+    json!({"rules": [
+        {"when": {"system_contains": "You lead", "last_contains": "Plan how this crew"},
+         "answer": {"text": plan.to_string()}},
+        {"when": {"system_contains": "clerk", "turn": 1},
+         "answer": {"calls": [{"tool": "shop_sum", "arguments": {"a": 19, "b": 23}}]}},
+        {"when": {"system_contains": "clerk", "tool_result_contains": "42"},
+         "answer": {"text": "The two orders cost 42."}},
+        {"when": {"system_contains": "You lead", "last_contains": "Judge whether"},
+         "answer": {"text": json!({"accepted": true, "reason": "it does"}).to_string()}},
+        {"when": {"system_contains": "You lead", "last_contains": "Answer the goal"},
+         "answer": {"text": "They cost 42 [1]."}},
+    ]})
+}
+
+#[tokio::test]
+async fn an_agent_of_a_crew_file_rests_its_result_on_a_tool_of_a_public_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = npm("mcp-server-everything");
+    let mcp = format!("{{command: '{program}', tools: {{sum: {{name: get-sum, effect: pure}}}}}}");
+    let (view, tasks) = run(&load(folder.path(), &mcp, &rules())).await;
+    assert_eq!(view.status, RunStatus::Completed, "{tasks:?}");
+    let answered = answered(&view);
+    assert_eq!(answered.text, "They cost 42 [1].");
+    // The receipt of the call is with the task that made it.
+    let told = json!(tasks).to_string();
+    assert!(
+        told.contains("\"tool\":\"shop.sum\"") && told.contains("\"succeeded\":true"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_call_whose_server_dies_waits_for_a_person() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = super::script("hostile.py");
+    let mcp = format!(
+        "{{command: 'python3 {} dies', tools: {{sum: {{name: act}}}}}}",
+        program.display()
+    );
+    let crew = load(folder.path(), &mcp, &rules());
+    let (view, tasks) = run(&crew).await;
+    assert_eq!(view.status, RunStatus::Failed, "{tasks:?}");
+    let failed = tasks
+        .iter()
+        .find(|task| task.status == TaskStatus::Failed)
+        .unwrap();
+    assert!(
+        json!(failed).to_string().contains("record.in_doubt"),
+        "{failed:?}"
+    );
+    // It was made once, however often the task was tried.
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert_eq!(log.matches("called act").count(), 1, "{log}");
+}
