@@ -229,6 +229,7 @@ impl Handler for ChatHandler {
         match self.reply(&task).await {
             Ok(Came::To(envelope)) => Ended::done(json!(envelope)),
             Ok(Came::Half) => Ended::Yielded(None),
+            Ok(Came::Later { after, reason }) => Ended::Later { after, reason },
             Err(failure) => Ended::Failed(failure),
         }
     }
@@ -386,11 +387,13 @@ impl AssistantHands {
         let planned = Goal {
             goal: goal.clone(),
             inputs,
+            queue: self.start.queue.clone(),
+            ..Goal::default()
         };
         let start = RunStart {
             goal,
             supervisor: self.start.supervisor.clone(),
-            graph: planning::graph(&planned, self.start.queue.clone()).map_err(refusal)?,
+            graph: planning::graph(&planned).map_err(refusal)?,
             crew: self.start.crew.clone(),
             metadata,
             key: Some(key.parse().map_err(refusal)?),

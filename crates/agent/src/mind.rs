@@ -91,7 +91,7 @@ impl Seat {
         }
     }
 
-    fn cost(&self, usage: &Usage) -> Amount {
+    pub(crate) fn cost(&self, usage: &Usage) -> Amount {
         let price = |price: &Price| price.cost_microdollars(usage);
         Amount {
             tokens: usage.input_tokens.saturating_add(usage.output_tokens),

@@ -55,6 +55,7 @@ pub fn muster(crew: &Crew) -> Result<Minds, ModelError> {
         planner,
         members: members.collect(),
         fan_out: crew.budget.fan_out,
+        replans: crew.supervisor.replans,
     })
 }
 

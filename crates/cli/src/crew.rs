@@ -7,9 +7,7 @@ use crate::target::Site;
 use agent::assistant::{CHAT_KIND, ChatHandler, CrewStart};
 use agent::command::CommandLimits;
 use agent::muster::muster;
-use agent::planning::{
-    ANSWER_KIND, AnswerHandler, Minds, PLAN_KIND, PlanHandler, WORK_KIND, WorkHandler,
-};
+use agent::planning::{self, Minds};
 use agent::worker::{COMMAND_KIND, CommandHandler, SkillHandler};
 use chargehand::{Running, Worker};
 use domain::error::{Code, Error};
@@ -242,10 +240,7 @@ pub(crate) async fn start(
                 )?;
             }
             if let Some(minds) = &minds {
-                worker = worker
-                    .handle(PLAN_KIND, PlanHandler(Arc::clone(minds)))?
-                    .handle(WORK_KIND, WorkHandler(Arc::clone(minds)))?
-                    .handle(ANSWER_KIND, AnswerHandler(Arc::clone(minds)))?;
+                worker = planning::serve(worker, minds)?;
             }
             running.push(worker.start(site.api()).await?);
         }

@@ -22,6 +22,7 @@ mod progress;
 mod reach;
 mod restore;
 mod resume;
+mod review;
 mod run;
 mod runs;
 mod serve;

@@ -4,7 +4,7 @@
 use crate::output::{Output, cut, duration, say};
 use crate::reach::is_away;
 use crate::speech::Spoken;
-use agent::planning::{ANSWER_KIND, PLAN_KIND, WORK_KIND};
+use agent::planning::{ANSWER_KIND, LOOK_KIND, PLAN_KIND, WORK_KIND};
 use domain::error::Error;
 use domain::event::Event;
 use domain::id::{RunId, TaskId};
@@ -102,6 +102,7 @@ fn brief_label(kind: &str, input: &Value) -> Option<String> {
     match kind {
         PLAN_KIND => Some("the plan".into()),
         ANSWER_KIND => Some("the answer".into()),
+        LOOK_KIND => Some("a look at how far it is".into()),
         WORK_KIND => {
             let (agent, objective) = (input["agent"].as_str()?, input["objective"].as_str()?);
             Some(format!("{agent}: {}", cut(objective, 60)))

@@ -7,6 +7,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{Output, counted, cut, duration, print, print_json, say};
 use crate::progress;
 use crate::reach::patiently;
+use crate::review::planned;
 use crate::run::SUPERVISOR;
 use crate::target::{Site, Target};
 use agent::command::check_program;
@@ -163,33 +164,11 @@ pub(crate) async fn work(
     mut told: Told<'_>,
 ) -> Result<ExitCode, CliError> {
     let api: Arc<dyn ApiRead> = engine.api();
-    let progress = progress::follow(
-        Arc::clone(&api),
-        runs.to_vec(),
-        told.position,
-        told.total,
-        told.output,
-    );
-    let all_ended = async {
-        let mut views = Vec::new();
-        for run in runs {
-            let supervised = patiently(&*api, async || supervisor.supervise(*run).await);
-            views.push(supervised.await?);
-        }
-        Ok::<_, CliError>(views)
-    };
-    let ended = tokio::select! {
-        ended = all_ended => Some(ended),
-        () = shown(progress) => None,
-        () = told.interrupt.heard() => None,
-    };
-    let Some(ended) = ended else {
-        crew::stop(engine, workers).await?;
-        say("Interrupted. What is done is kept: `chargehand resume` goes on from there.");
-        return Ok(ExitCode::from(130));
+    let Some(views) = to_the_end(engine, supervisor, runs, &mut told).await? else {
+        return interrupted(engine, workers).await;
     };
     let mut reports = Vec::new();
-    for view in ended? {
+    for view in views {
         let id = view.run_id;
         let aggregated = patiently(&*api, async || supervisor.aggregate_results(id).await);
         let aggregated = aggregated.await?;
@@ -218,6 +197,46 @@ pub(crate) async fn work(
         },
     }
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// Hands back what is under way, and says how to go on.
+pub(crate) async fn interrupted(
+    engine: &Site,
+    workers: Vec<Running>,
+) -> Result<ExitCode, CliError> {
+    crew::stop(engine, workers).await?;
+    say("Interrupted. What is done is kept: `chargehand resume` goes on from there.");
+    Ok(ExitCode::from(130))
+}
+
+/// Shows what happens until these runs have ended; nothing when the user interrupts.
+pub(crate) async fn to_the_end(
+    engine: &Site,
+    supervisor: &Supervisor,
+    runs: &[RunId],
+    told: &mut Told<'_>,
+) -> Result<Option<Vec<RunView>>, CliError> {
+    let api: Arc<dyn ApiRead> = engine.api();
+    let progress = progress::follow(
+        Arc::clone(&api),
+        runs.to_vec(),
+        told.position,
+        told.total,
+        told.output,
+    );
+    let all_ended = async {
+        let mut views = Vec::new();
+        for run in runs {
+            let supervised = patiently(&*api, async || supervisor.supervise(*run).await);
+            views.push(supervised.await?);
+        }
+        Ok::<_, CliError>(views)
+    };
+    tokio::select! {
+        ended = all_ended => ended.map(Some),
+        () = shown(progress) => Ok(None),
+        () = told.interrupt.heard() => Ok(None),
+    }
 }
 
 /// Progress ends only when nobody looks any more: work goes on without it.
@@ -282,7 +301,26 @@ fn answer(view: &RunView) -> Option<String> {
     let result = view.final_result.as_ref()?.value();
     let answered: Answered = serde_json::from_value(result).ok()?;
     let mut text = format!("{}\n\n", answered.text.trim());
-    if answered.status == Completeness::Partial {
+    for revision in &answered.revisions {
+        let change = |sign, names: &[String]| {
+            let named: Vec<String> = names.iter().map(|name| format!("{sign}{name}")).collect();
+            named.join(" ")
+        };
+        let (added, dropped) = (change('+', &revision.added), change('-', &revision.dropped));
+        text += &format!(
+            "plan changed after round {}: {} {added} {dropped}\n",
+            revision.round,
+            cut(&revision.reason, 160)
+        );
+    }
+    if let Some(reason) = &answered.ended {
+        text += &format!("ended early: {reason}\n");
+    }
+    for missing in &answered.missing {
+        let (objective, reason) = (cut(&missing.objective, 80), cut(&missing.reason, 160));
+        text += &format!("missing {}: {objective}: {reason}\n", missing.brief);
+    }
+    if answered.status == Completeness::Partial && answered.missing.is_empty() {
         text += "partial: a bound was reached before the end\n";
     }
     for source in &answered.sources {
@@ -304,7 +342,7 @@ fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
     let answer = answer(view);
     // What a program printed is listed in the result itself.
     let by_program = CrewPlan::of(view).is_ok_and(|crew| crew.worker_command.is_some());
-    if made.results.len() > 1 && !by_program && answer.is_none() {
+    if made.results.len() > 1 && !by_program && answer.is_none() && planned(view).is_none() {
         for result in made.results.iter().take(LISTED_MAX) {
             text += &format!("  {}\n", one_line(result));
         }
@@ -313,7 +351,9 @@ fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
         }
         text += "\n";
     }
-    text += answer.as_ref().unwrap_or(&made.final_result);
+    text += &answer
+        .or_else(|| planned(view))
+        .unwrap_or_else(|| made.final_result.clone());
     let took = view.ended_at.map_or(0, |at| at.since_ms(view.created_at));
     text += &format!(
         "\n\n{} {} in {}",
@@ -332,6 +372,10 @@ fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
     }
     let there = target.flags();
     text += &format!("\nnext  chargehand{there} runs show {}\n", view.run_id);
+    if planned(view).is_some() {
+        let run = view.run_id;
+        text += &format!("      chargehand{there} run … --plan {run}\n");
+    }
     if view.status == RunStatus::Failed {
         text += &format!("      chargehand{there} runs retry {}\n", view.run_id);
     }

@@ -6,6 +6,7 @@ use crate::error::CliError;
 use crate::interrupt::Interrupt;
 use crate::output::{Output, counted, say, whole};
 use crate::resume::{self, Told};
+use crate::review::{self, Verdict};
 use crate::target::Target;
 use agent::input::{Item, read_inputs};
 use agent::model::Provider;
@@ -35,6 +36,7 @@ pub(crate) const SUPERVISOR: &str = "supervisor_1";
   chargehand run \"Summarize the reports\" --input reports/ --workers 4
   chargehand run \"Find links and dates\" --skill text.extract --input notes.md
   chargehand run \"Answer the open tickets\" --crew crew.yaml --input tickets.jsonl
+  chargehand run \"Answer the open tickets\" --crew crew.yaml --input tickets.jsonl --review
   cat tickets.jsonl | chargehand run \"What language are these in?\" --input -
   chargehand run \"Check each row\" --input rows.csv --worker-command './check.py' --output json
 
@@ -65,6 +67,15 @@ pub(crate) struct Args {
     /// Let the agents of this crew file do it: their supervisor plans, they work, it answers.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["skill", "options", "worker_command", "tasks"])]
     crew: Option<PathBuf>,
+    /// Only plan: show the briefs and what they will cost, and begin none.
+    #[arg(long, requires = "crew", conflicts_with_all = ["review", "plan"])]
+    dry_run: bool,
+    /// Plan, show it, and begin when somebody says yes; it can be edited before.
+    #[arg(long, requires = "crew", conflicts_with = "plan")]
+    review: bool,
+    /// Do this plan: of a run that only planned, or in a file.
+    #[arg(long, requires = "crew", value_name = "RUN|FILE")]
+    plan: Option<String>,
     /// How tasks are shared out: least-loaded, round-robin, weighted, capability, affinity.
     #[arg(long, default_value = "least-loaded", value_name = "NAME")]
     strategy: String,
@@ -150,21 +161,35 @@ async fn run_crew(
         assistant: false,
     };
     // What can be refused is refused before anything is stored.
-    crew::minds(crew)?;
+    let minds = crew::minds(crew)?;
     let inputs = match args.input.as_slice() {
         [] => Vec::new(),
         named => read_inputs(named, &mut std::io::stdin().lock())?,
     };
+    let inputs: Vec<Value> = inputs.iter().map(|item| serde_json::json!(item)).collect();
+    let plan = match &args.plan {
+        Some(named) => Some(review::given(named, target).await?),
+        None => None,
+    };
+    if let Some(plan) = &plan {
+        let linted = minds.lint(&serde_json::json!(plan), inputs.len());
+        linted.map_err(|complaint| {
+            let hint = "Correct the plan, or plan anew with `--dry-run`.";
+            CliError::caller("plan.invalid", format!("the plan: {complaint}"), hint)
+        })?;
+    }
     let goal = Goal {
         goal: args.goal.clone(),
-        inputs: inputs.iter().map(|item| serde_json::json!(item)).collect(),
+        inputs,
+        queue: workers.tag.as_deref().map(crew::queue).transpose()?,
+        plan,
+        only_plan: args.dry_run || args.review,
     };
-    let queue = workers.tag.as_deref().map(crew::queue).transpose()?;
     let members = crew::names(args.workers, workers.tag.as_deref());
     let start = RunStart {
         goal: args.goal.clone(),
         supervisor: Name::literal(SUPERVISOR),
-        graph: planning::graph(&goal, queue)?,
+        graph: planning::graph(&goal)?,
         crew: Crew {
             strategy: args.strategy.parse()?,
             members: members.into_iter().map(Member::new).collect(),
@@ -177,10 +202,18 @@ async fn run_crew(
     let engine = target.open()?;
     let api = engine.api();
     let supervisor = Supervisor::new(api.clone(), Name::literal(SUPERVISOR));
-    let interrupt = Interrupt::listen();
-    let position = api.event_wait(0, std::time::Duration::ZERO).await?;
+    let mut told = Told {
+        position: api.event_wait(0, std::time::Duration::ZERO).await?,
+        total: 1,
+        target,
+        output,
+        interrupt: Interrupt::listen(),
+    };
     let running = crew::start(&engine, &[(args.goal.clone(), workers)]).await?;
-    let run = match api.run_start(start).await {
+    if output == Output::Text {
+        introduce(crew);
+    }
+    let mut run = match api.run_start(start.clone()).await {
         Ok(run) => run,
         Err(error) => {
             crew::stop(&engine, running).await?;
@@ -188,16 +221,33 @@ async fn run_crew(
         }
     };
     if output == Output::Text {
-        introduce(crew);
         say(&format!("run   {run} {target}"));
     }
-    let told = Told {
-        position,
-        total: 1,
-        target,
-        output,
-        interrupt,
-    };
+    if args.review {
+        let ended = resume::to_the_end(&engine, &supervisor, &[run], &mut told).await?;
+        let Some(view) = ended.and_then(|views| views.into_iter().next()) else {
+            return resume::interrupted(&engine, running).await;
+        };
+        // Where there is no plan, why not is what there is to print.
+        if let Some(round) = review::round(&view) {
+            let Verdict::Yes(plan) = review::ask(&round, &minds, &goal.inputs)? else {
+                crew::stop(&engine, running).await?;
+                say(&format!("Not begun. `--plan {run}` does this plan later."));
+                return Ok(ExitCode::from(1));
+            };
+            let approved = Goal {
+                plan: Some(plan),
+                only_plan: false,
+                ..goal
+            };
+            told.position = api.event_wait(0, std::time::Duration::ZERO).await?;
+            let graph = planning::graph(&approved)?;
+            run = api.run_start(RunStart { graph, ..start }).await?;
+            if output == Output::Text {
+                say(&format!("run   {run} {target}"));
+            }
+        }
+    }
     resume::work(&engine, running, &supervisor, &[run], told).await
 }
 

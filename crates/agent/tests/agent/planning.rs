@@ -4,10 +4,7 @@ use crate::mind::{PATIENCE, Till, Told, World, calls, mind, model, one_life, say
 use agent::hands::NoHands;
 use agent::mind::{Completeness, Mind};
 use agent::model::{Answer, Ask, ModelError, Turn};
-use agent::planning::{
-    ANSWER_KIND, AnswerHandler, Answered, Goal, Member, Minds, PLAN_KIND, PlanHandler, WORK_KIND,
-    WorkHandler, graph,
-};
+use agent::planning::{Answered, Goal, Member, Minds, graph, serve};
 use agent::supervisor::Supervisor;
 use chargehand::{Api, ApiRead, EffectClass, Json, Running, Worker};
 use domain::budget::{Budget, Ledger};
@@ -98,20 +95,13 @@ pub(crate) fn minds(planner: &Told, cashier: &Told) -> Arc<Minds> {
         },
         members: [("cashier".to_owned(), member)].into(),
         fan_out: 5,
+        replans: 2,
     })
 }
 
 pub(crate) async fn start(engine: &Arc<Engine>, minds: &Arc<Minds>) -> Running {
     let worker = Worker::new("worker_1").unwrap().capacity(4);
-    let worker = worker
-        .handle(PLAN_KIND, PlanHandler(minds.clone()))
-        .unwrap();
-    let worker = worker
-        .handle(WORK_KIND, WorkHandler(minds.clone()))
-        .unwrap();
-    let worker = worker
-        .handle(ANSWER_KIND, AnswerHandler(minds.clone()))
-        .unwrap();
+    let worker = serve(worker, minds).unwrap();
     worker.start(engine.clone()).await.unwrap()
 }
 
@@ -123,11 +113,12 @@ pub(crate) async fn begin_within(engine: &Engine, budget: Budget) -> RunId {
     let goal = Goal {
         goal: GOAL.into(),
         inputs: vec![json!({"invoice": 1}), json!({"invoice": 2})],
+        ..Goal::default()
     };
     let run = RunStart {
         goal: GOAL.into(),
         supervisor: "supervisor_1".parse().unwrap(),
-        graph: graph(&goal, None).unwrap(),
+        graph: graph(&goal).unwrap(),
         crew: Crew::default(),
         metadata: BTreeMap::new(),
         key: None,
@@ -279,6 +270,12 @@ fn a_crash_at_any_moment_of_a_crew_changes_nothing_that_anybody_sees() {
 async fn plans_that_cannot_be_carried_out_are_refused() {
     let briefs = |briefs: Value| json!({"briefs": briefs}).to_string();
     let brief = |objective: &str| json!({"agent": "cashier", "objective": objective, "inputs": [], "acceptance": [], "evidence": []});
+    let named = |id: &str, needs: &[&str]| {
+        let mut named = brief(&format!("Do {id}"));
+        named["id"] = json!(id);
+        named["needs"] = json!(needs);
+        named
+    };
     let mut foreign = brief("a");
     foreign["evidence"] = json!(["launch"]);
     let mut absent = brief("a");
@@ -300,6 +297,24 @@ async fn plans_that_cannot_be_carried_out_are_refused() {
             "6 briefs, and 5 are allowed",
         ),
         ("Let me think about it.".into(), "no JSON"),
+        (
+            briefs(json!([{"objective": "a", "inputs": [], "acceptance": [], "evidence": []}])),
+            "\"agent\" is a required property",
+        ),
+        (
+            briefs(json!([named("a", &["b"]), named("b", &["c"]), named("c", &["b"])])),
+            "the briefs wait for each other: b → c → b",
+        ),
+        (briefs(json!([named("a", &["z"])])), "needs the brief “z”, which is not there"),
+        (briefs(json!([named("a", &[]), named("a", &[])])), "is named “a”, as another is"),
+        (
+            json!({"effort": "simple", "briefs": [named("a", &[]), named("b", &[]), named("c", &[])]}).to_string(),
+            "more than the 2 of an effort that is \"simple\"",
+        ),
+        (
+            briefs((0..1_000).map(|n| brief(&n.to_string())).collect()),
+            "1000 briefs, and 5 are allowed",
+        ),
     ];
     for (plan, complaint) in cases {
         let world = World::default();
@@ -335,7 +350,261 @@ async fn a_claim_without_its_receipts_fails_its_brief() {
     let failed = tasks(&engine, run).await;
     let failures = failed.iter().filter_map(|task| task.failure.as_ref());
     let codes: Vec<_> = failures.map(|failure| failure.code.as_str()).collect();
-    assert_eq!(codes, ["agent.evidence", "agent.evidence"]);
+    // The plan could not be changed for the better, so there is nothing to answer with.
+    assert_eq!(codes, ["agent.evidence", "agent.evidence", "agent.nothing"]);
     assert!(world.done.lock().unwrap().is_empty());
     worker.stop().await.unwrap();
+}
+
+/// A planner of three briefs, the last of which needs the others; and what it makes of a failure.
+fn leads_on(revised: &'static str) -> impl Fn(&Ask) -> Result<Answer, ModelError> + Send + Sync {
+    move |ask| {
+        let (first, _) = ends(ask);
+        let brief = |id: &str, needs: &[&str]| {
+            json!({"id": id, "agent": "cashier", "objective": format!("Find {id}"), "needs": needs,
+                "inputs": [], "acceptance": [], "evidence": []})
+        };
+        Ok(if first.contains("Plan how this crew") {
+            let briefs = [
+                brief("price", &[]),
+                brief("stock", &[]),
+                brief("sum", &["price", "stock"]),
+            ];
+            says(&json!({"effort": "moderate", "briefs": briefs}).to_string())
+        } else if first.contains("Some briefs of your plan") {
+            says(revised)
+        } else {
+            says("Found [1].")
+        })
+    }
+}
+
+/// Finds everything, but not this.
+fn finds_all_but(never: &'static str) -> impl Fn(&Ask) -> Result<Answer, ModelError> + Send + Sync {
+    move |ask| {
+        let (first, _) = ends(ask);
+        match first.contains(&format!("Find {never}\n")) {
+            true => Err(ModelError::new(agent::model::Fault::Refused, "not that")),
+            false => Ok(says(&format!("found: {}", first.lines().nth(1).unwrap()))),
+        }
+    }
+}
+
+async fn led(
+    planner: impl Fn(&Ask) -> Result<Answer, ModelError> + Send + Sync + 'static,
+    worker: impl Fn(&Ask) -> Result<Answer, ModelError> + Send + Sync + 'static,
+) -> (RunView, Vec<TaskView>, Vec<Ask>, Vec<Ask>) {
+    let world = World::default();
+    let (planner, worker) = (model(&world, planner), model(&world, worker));
+    let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
+    let running = start(&engine, &minds(&planner, &worker)).await;
+    let run = begin(&engine).await;
+    let ended = ended(&engine, run).await;
+    let tasks = tasks(&engine, run).await;
+    running.stop().await.unwrap();
+    let (planned, worked) = (
+        planner.asked.lock().unwrap().clone(),
+        worker.asked.lock().unwrap().clone(),
+    );
+    (ended, tasks, planned, worked)
+}
+
+#[tokio::test]
+async fn a_brief_that_needs_others_begins_after_them_and_gets_their_results() {
+    let (ended, tasks, planned, worked) =
+        led(leads_on("never asked"), finds_all_but("nothing")).await;
+    assert_eq!(ended.status, RunStatus::Completed, "{:?}", ended.failure);
+    let answer = answered(&ended);
+    assert_eq!(
+        (answer.status, answer.sources.len()),
+        (Completeness::Done, 3)
+    );
+    let sum = worked.last().map(ends).unwrap().0;
+    assert!(
+        sum.contains("Find sum")
+            && sum.contains("found: Find price")
+            && sum.contains("found: Find stock"),
+        "{sum}"
+    );
+    // Where all goes as planned, looking asks nobody: a plan and an answer.
+    assert_eq!(planned.len(), 2);
+    let kinds: Vec<String> = tasks.iter().map(|task| task.kind.to_string()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "crew.plan",
+            "crew.work",
+            "crew.work",
+            "crew.look",
+            "crew.work",
+            "crew.look",
+            "crew.answer"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn where_a_brief_fails_the_plan_is_changed_and_says_why() {
+    let revised = r#"{"reason": "the stock is not to be had, an estimate is", "drop": ["sum"], "briefs": [
+        {"id": "guess", "agent": "cashier", "objective": "Find guess", "inputs": [], "acceptance": [], "evidence": [], "needs": ["price"]}]}"#;
+    let (ended, _, planned, worked) = led(leads_on(revised), finds_all_but("stock")).await;
+    assert_eq!(ended.status, RunStatus::Completed, "{:?}", ended.failure);
+    let answer = answered(&ended);
+    let revision = &answer.revisions[0];
+    assert_eq!(answer.revisions.len(), 1);
+    assert_eq!(
+        (
+            revision.round,
+            revision.added.as_slice(),
+            revision.dropped.as_slice()
+        ),
+        (1, &["guess".to_owned()][..], &["sum".to_owned()][..])
+    );
+    assert_eq!(
+        revision.reason,
+        "the stock is not to be had, an estimate is"
+    );
+    // What failed is missing, and is said to be; what was given up with the plan is not.
+    assert_eq!(answer.status, Completeness::Partial);
+    let missing: Vec<_> = answer
+        .missing
+        .iter()
+        .map(|missing| missing.brief.as_str())
+        .collect();
+    assert_eq!(missing, ["stock"]);
+    assert!(
+        answer.missing[0].reason.contains("not that"),
+        "{:?}",
+        answer.missing
+    );
+    // The planner saw how far each was, and nothing of how it was done.
+    let seen = ends(&planned[1]).0;
+    assert!(
+        seen.contains("\"standing\": \"failed\"") && seen.contains("found: Find price"),
+        "{seen}"
+    );
+    let guess = worked.last().map(ends).unwrap().0;
+    assert!(
+        guess.contains("Find guess") && guess.contains("found: Find price"),
+        "{guess}"
+    );
+}
+
+/// The same again and again is not a plan: what failed twice may not be tried a third time, and a
+/// planner that knows nothing else is stopped with what there is.
+#[tokio::test]
+async fn a_planner_that_repeats_what_fails_is_stopped_with_the_reason() {
+    let again = r#"{"reason": "once more", "drop": ["sum"], "briefs": [
+        {"agent": "cashier", "objective": "Find stock", "inputs": [], "acceptance": [], "evidence": [], "needs": []}]}"#;
+    let (ended, tasks, planned, _) = led(leads_on(again), finds_all_but("stock")).await;
+    assert_eq!(ended.status, RunStatus::Completed, "{:?}", ended.failure);
+    let answer = answered(&ended);
+    assert_eq!(answer.revisions.len(), 1);
+    let reason = answer.ended.unwrap();
+    assert!(reason.contains("has failed 2 times"), "{reason}");
+    let failed = tasks.iter().filter(|task| task.failure.is_some()).count();
+    assert_eq!(failed, 2, "tried twice");
+    // A plan, a change, the same change three times (with two corrections), the answer.
+    assert_eq!(planned.len(), 6);
+}
+
+/// Where nothing at all is to be had the run fails, and says why.
+#[tokio::test]
+async fn a_crew_that_comes_to_nothing_fails_with_the_reason() {
+    let give_up = r#"{"reason": "nothing works", "drop": [], "briefs": []}"#;
+    let refuses = |_: &Ask| Err(ModelError::new(agent::model::Fault::Refused, "not today"));
+    let (ended, ..) = led(leads_on(give_up), refuses).await;
+    assert_eq!(ended.status, RunStatus::Failed);
+    let failure = ended.failure.unwrap();
+    assert!(failure.message.contains("not today"), "{failure:?}");
+}
+
+/// A hundred items of which four fail are done again for four items alone.
+#[tokio::test]
+async fn of_a_hundred_briefs_only_the_four_that_failed_are_done_again() {
+    let world = World::default();
+    let planner = model(&world, |ask| {
+        let (first, _) = ends(ask);
+        let brief = |n: u32| json!({"agent": "cashier", "objective": format!("Read page {n}."), "inputs": [], "acceptance": [], "evidence": []});
+        Ok(if first.contains("Plan how this crew") {
+            let briefs: Vec<_> = (1..=100).map(brief).collect();
+            says(&json!({ "briefs": briefs }).to_string())
+        } else if first.contains("Some briefs of your plan") {
+            let briefs: Vec<_> = [7, 30, 31, 99].map(brief).into();
+            says(&json!({"reason": "once more", "drop": [], "briefs": briefs}).to_string())
+        } else {
+            says("All are read [100].")
+        })
+    });
+    let seen: Arc<std::sync::Mutex<BTreeMap<String, u32>>> = Arc::default();
+    let counted = Arc::clone(&seen);
+    let reader = model(&world, move |ask| {
+        let (first, _) = ends(ask);
+        let page = first.lines().nth(1).unwrap().to_owned();
+        let mut seen = counted.lock().unwrap();
+        let times = seen.entry(page.clone()).or_default();
+        *times += 1;
+        let bad = [
+            "Read page 7.",
+            "Read page 30.",
+            "Read page 31.",
+            "Read page 99.",
+        ];
+        match bad.contains(&page.as_str()) && *times == 1 {
+            true => Err(ModelError::new(agent::model::Fault::Refused, "a stain")),
+            false => Ok(says(&page)),
+        }
+    });
+    let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
+    let mut minds = Arc::unwrap_or_clone(minds(&planner, &reader));
+    minds.fan_out = 100;
+    let running = start(&engine, &Arc::new(minds)).await;
+    let run = begin(&engine).await;
+    let ended = ended(&engine, run).await;
+    running.stop().await.unwrap();
+    let answer = answered(&ended);
+    assert_eq!(
+        (answer.status, answer.sources.len()),
+        (Completeness::Done, 100),
+        "{answer:?}"
+    );
+    assert!(answer.missing.is_empty());
+    let seen = seen.lock().unwrap();
+    let twice = seen.values().filter(|times| **times == 2).count();
+    assert_eq!(
+        (seen.len(), twice, seen.values().sum::<u32>()),
+        (100, 4, 104)
+    );
+}
+
+#[test]
+fn a_plan_has_a_price_before_it_is_done() {
+    let world = World::default();
+    let told = model(&world, leads);
+    let mut minds = Arc::unwrap_or_clone(minds(&told, &told));
+    let price = agent::model::price::Price {
+        input: 1_000_000,
+        cached: 1_000_000,
+        output: 2_000_000,
+        long: None,
+    };
+    minds.planner.seats[0].price = Some(price);
+    minds.members.get_mut("cashier").unwrap().mind.seats[0].price = Some(price);
+    let plan = |count: usize| {
+        let briefs: Vec<_> = (0..count)
+            .map(|n| json!({"agent": "cashier", "objective": format!("Find {n}"), "inputs": [], "acceptance": [], "evidence": []}))
+            .collect();
+        minds.lint(&json!({ "briefs": briefs }), 0).unwrap()
+    };
+    let (one, five) = (
+        minds.estimate(&plan(1), &[]).amount,
+        minds.estimate(&plan(5), &[]).amount,
+    );
+    // One brief of a simple goal: three turns and the answer, 250 tokens written in each. Read are
+    // 3 x (400 + 1 of the objective + 4 of the instructions) + 500 x 3, and 400 + 250 for the answer.
+    assert_eq!(one.calls, 4);
+    assert_eq!(one.tokens, 4 * 250 + 3 * 405 + 1_500 + 650);
+    assert_eq!(one.usd_micros, one.tokens + 4 * 250);
+    assert_eq!(five.calls, 5 * 5 + 1);
+    assert!(five.tokens > 4 * one.tokens, "{five:?}");
 }

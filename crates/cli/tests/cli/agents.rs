@@ -1,6 +1,6 @@
 //! `run --crew`: agents of a crew file at work, killed, resumed, and refused.
 
-use crate::world::{World, until};
+use crate::world::{World, finish, until};
 use serde_json::{Value, json};
 
 /// A crew whose clerk notes each letter with a program that appends to a file. The transcript answers.
@@ -123,4 +123,68 @@ fn what_a_crew_lacks_is_told_before_anything_is_stored() {
     let both = [&run[..], &["--skill", "text.stats"]].concat();
     world.run(&both).refused(2, "usage.invalid");
     assert!(!world.path(".chargehand").exists());
+}
+
+/// A plan is seen, and costs only itself, before anybody works; it is done as it was approved.
+#[test]
+fn a_plan_is_shown_changed_and_done_only_when_somebody_says_yes() {
+    let world = World::new();
+    desk(&world, 0, "keyed");
+    let run = ["run", "Note the letters", "--crew", "crew.yaml"];
+    let planned = world.json(&[&run[..], &["--dry-run"]].concat());
+    assert_eq!(
+        planned["final_result"]["ledger"]["entries"]
+            .as_array()
+            .unwrap()
+            .len(),
+        6
+    );
+    assert_eq!(planned["account"]["spent"]["calls"], 1, "{planned}");
+    assert!(noted(&world).is_empty());
+    // No, and silence, are no.
+    for said in ["no\n", ""] {
+        let review = world
+            .run_with(&[&run[..], &["--review"]].concat(), said.as_bytes())
+            .ended(1);
+        assert!(
+            review.err.contains("b6") && review.err.contains("6 briefs, about"),
+            "{}",
+            review.err
+        );
+        assert!(noted(&world).is_empty());
+    }
+    // Changed in an editor: a mistake is told, and the one that is right is done.
+    world.program(
+        "editor.sh",
+        "#!/bin/sh\nif [ -e edited ]; then sed -i 's/burner/clerk/g' \"$1\"; else sed -i 's/clerk/burner/g' \"$1\"; fi\ntouch edited\n",
+    );
+    let args = [&run[..], &["--review"]].concat();
+    let child = world
+        .command(&args)
+        .env("EDITOR", world.path("editor.sh"))
+        .env_remove("VISUAL")
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let review = finish(child, b"edit\nedit\nyes\n").ended(0);
+    let told = "not as it is now: brief 1 is for “burner”, and the agents are: clerk";
+    assert!(review.err.contains(told), "{}", review.err);
+    assert_eq!(noted(&world), all());
+    // What was planned before is done without planning again.
+    world.file("effects", "");
+    let plan = planned["run_id"].as_str().unwrap();
+    let done = world.json(&[&run[..], &["--plan", plan]].concat());
+    assert_eq!(done["status"], "completed", "{done}");
+    assert_eq!(noted(&world), all());
+    let kinds: Vec<&str> = done["plan"]["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["step"]["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["plan", "work", "results", "look", "answer"]);
+    world
+        .run(&[&run[..], &["--plan", "nowhere.json"]].concat())
+        .refused(2, "plan.invalid")
+        .names("nowhere.json");
 }

@@ -5,9 +5,7 @@ use super::peers::npm;
 use crate::planning::{answered, ended, tasks};
 use agent::crew::Crew;
 use agent::muster::muster;
-use agent::planning::{
-    ANSWER_KIND, AnswerHandler, Goal, PLAN_KIND, PlanHandler, WORK_KIND, WorkHandler, graph,
-};
+use agent::planning::{Goal, graph, serve};
 use chargehand::{Api, Running, Worker};
 use domain::command::RunStart;
 use domain::run::RunStatus;
@@ -36,11 +34,12 @@ async fn run(crew: &Crew) -> (RunView, Vec<TaskView>) {
     let goal = Goal {
         goal: "What do the two orders cost?".into(),
         inputs: vec![json!({"orders": [19, 23]})],
+        ..Goal::default()
     };
     let started = RunStart {
         goal: goal.goal.clone(),
         supervisor: "supervisor_1".parse().unwrap(),
-        graph: graph(&goal, None).unwrap(),
+        graph: graph(&goal).unwrap(),
         crew: domain::run::Crew::default(),
         metadata: BTreeMap::new(),
         key: None,
@@ -52,22 +51,14 @@ async fn run(crew: &Crew) -> (RunView, Vec<TaskView>) {
         .await
         .unwrap();
     let tasks = tasks(&engine, run).await;
-    worker.stop().await;
+    worker.stop().await.unwrap();
     (view, tasks)
 }
 
 async fn start(engine: &Arc<Engine>, crew: &Crew) -> Running {
     let minds = Arc::new(muster(crew).unwrap());
     let worker = Worker::new("worker_1").unwrap().capacity(4);
-    let worker = worker
-        .handle(PLAN_KIND, PlanHandler(minds.clone()))
-        .unwrap();
-    let worker = worker
-        .handle(WORK_KIND, WorkHandler(minds.clone()))
-        .unwrap();
-    let worker = worker
-        .handle(ANSWER_KIND, AnswerHandler(minds.clone()))
-        .unwrap();
+    let worker = serve(worker, &minds).unwrap();
     worker.start(engine.clone()).await.unwrap()
 }
 

@@ -1,0 +1,468 @@
+//! The plan: which briefs a goal becomes, what is wrong with them, and what they may cost.
+
+use super::ledger::Ledger;
+use super::{Delegation, Goal, Minds, SUPERVISOR, Share, Short, ended, input, round_steps, whole};
+use crate::mind::{Brief, Mind, Seat, account};
+use crate::model::Usage;
+use async_trait::async_trait;
+use chargehand::{Context, Ended, Handler};
+use domain::budget::Amount;
+use domain::limits::RUN_TASKS_MAX;
+use domain::task::Failure;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// How much work a goal is. A crew that is larger than its goal costs more and does no better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effort {
+    /// One fact, one text: a brief or two.
+    Simple,
+    /// Some things to find out and compare: up to five briefs.
+    Moderate,
+    /// Many parts: as many briefs as the crew may have.
+    Large,
+}
+
+impl Effort {
+    /// Briefs, at most.
+    const fn briefs(self) -> usize {
+        match self {
+            Self::Simple => 2,
+            Self::Moderate => 5,
+            Self::Large => usize::MAX,
+        }
+    }
+
+    /// Turns that a brief of such a goal takes, about.
+    const fn turns(self) -> u64 {
+        match self {
+            Self::Simple => 3,
+            Self::Moderate => 5,
+            Self::Large => 8,
+        }
+    }
+}
+
+/// A plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// How much work it is; where nothing is said, as much as it has briefs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effort: Option<Effort>,
+    /// Its briefs.
+    pub briefs: Vec<Planned>,
+}
+
+/// A brief of a plan.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Planned {
+    /// Its name in the plan: `b1`, `b2`, … where nothing is said.
+    #[serde(default)]
+    pub id: String,
+    /// Who does it.
+    pub agent: String,
+    /// To what end.
+    pub objective: String,
+    /// What the result must be like.
+    #[serde(default)]
+    pub acceptance: Vec<String>,
+    /// Tools that the result must rest on.
+    #[serde(default)]
+    pub evidence: Vec<String>,
+    /// The inputs it gets, by number, from 1.
+    #[serde(default)]
+    pub inputs: Vec<usize>,
+    /// The briefs whose results it gets.
+    #[serde(default)]
+    pub needs: Vec<String>,
+}
+
+impl Planned {
+    /// What it is to reach: two briefs to the same end are one too many.
+    pub(super) fn end(&self) -> (String, Vec<usize>, Vec<String>) {
+        let objective = self.objective.trim().to_lowercase();
+        (objective, self.inputs.clone(), self.needs.clone())
+    }
+}
+
+/// What is given out next: the output of the plan, and of each look.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// The briefs of the round.
+    pub items: Vec<Delegation>,
+    /// How far it is.
+    pub ledger: Ledger,
+    /// What it will cost, about; of the plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
+    /// The inputs that briefs may be given, and where tasks wait; of the plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<Given>,
+}
+
+/// What the whole run knows beside its goal.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Given {
+    /// On what it works.
+    pub inputs: Vec<Value>,
+    /// Where its tasks wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<domain::name::Name>,
+}
+
+/// What a plan will cost, about: no promise, the budget is what holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// All of it; money as far as prices are known.
+    pub amount: Amount,
+}
+
+/// Tokens of the house rules, tools and framing of a question.
+const FRAME_TOKENS: u64 = 400;
+/// Tokens that a turn adds to the questions after it: a call and what came of it.
+const TURN_TOKENS: u64 = 500;
+/// Tokens that a mind writes in a turn.
+const WRITTEN_TOKENS: u64 = 250;
+
+/// Plans.
+#[derive(Debug, Clone)]
+pub struct PlanHandler(pub Arc<Minds>);
+
+#[async_trait]
+impl Handler for PlanHandler {
+    async fn run(&self, task: Context) -> Ended {
+        ended(self.plan(&task.speaking_as(SUPERVISOR)).await)
+    }
+}
+
+impl PlanHandler {
+    async fn plan(&self, task: &Context) -> Result<Round, Short> {
+        let goal: Goal = input(task)?;
+        let minds = &self.0;
+        let plan = match &goal.plan {
+            Some(plan) => json!(plan),
+            None => self.planned(task, &goal).await?,
+        };
+        let plan = minds.lint(&plan, goal.inputs.len());
+        let plan = plan.map_err(|complaint| {
+            Failure::permanent(
+                "plan.invalid",
+                format!("the plan cannot be used: {complaint}"),
+            )
+        })?;
+        let estimate = minds.estimate(&plan, &goal.inputs);
+        let account = account(task).await;
+        let ledger = Ledger::new(plan.briefs);
+        let ready = ledger.ready();
+        let share = account.map(|account| Share::of(&account.left(false), ready.len()));
+        let (ledger, items) = ledger.give_out(&goal.inputs, &BTreeMap::new(), share);
+        if !goal.only_plan {
+            let last_chance = minds.replans == 0;
+            let steps = round_steps(1, last_chance, goal.queue.as_ref());
+            task.extend_run(steps).await?;
+        }
+        Ok(Round {
+            items,
+            ledger,
+            estimate: Some(estimate),
+            given: Some(Given {
+                inputs: goal.inputs,
+                queue: goal.queue,
+            }),
+        })
+    }
+
+    async fn planned(&self, task: &Context, goal: &Goal) -> Result<Value, Short> {
+        let minds = &self.0;
+        let objective = format!(
+            "Plan how this crew reaches the goal, and do none of the work yourself. Goal: {}\n\
+             First say how much effort it is: `simple` (a brief or two), `moderate` (up to five) or `large`. \
+             Write one brief for each piece of work that can be done by itself, at most {}. Briefs are done \
+             side by side, except that one which `needs` others begins after them and gets their results. \
+             A brief has an id, names its agent, an objective that says all the agent must know, the numbers \
+             of the inputs it needs, checks by which its result is accepted, and the tools whose receipts the \
+             result must rest on, if it must rest on any.",
+            goal.goal, minds.fan_out
+        );
+        let brief = Brief {
+            objective,
+            inputs: json!({"agents": minds.agents(), "inputs": numbered(&goal.inputs)}),
+            output: Some(plan_schema()),
+            ..Brief::default()
+        };
+        let judge = |plan: &Value| minds.lint(plan, goal.inputs.len()).map(drop);
+        let envelope = whole(&minds.planner, task, &brief, &judge).await?;
+        if let Some(reason) = &envelope.reason
+            && let Err(complaint) = judge(&envelope.result)
+        {
+            // A plan that was cut short is none.
+            let text = format!("there is no plan: {reason} ({complaint})");
+            return Err(Failure::permanent("plan.invalid", text).into());
+        }
+        Ok(envelope.result)
+    }
+}
+
+/// Inputs with the numbers by which briefs name them.
+pub(super) fn numbered(inputs: &[Value]) -> Vec<Value> {
+    let numbered = inputs.iter().enumerate();
+    numbered
+        .map(|(n, input)| json!({"number": n + 1, "input": input}))
+        .collect()
+}
+
+/// The form of a brief, as the planner writes it.
+pub(super) fn brief_schema() -> Value {
+    let texts = json!({"type": "array", "items": {"type": "string"}});
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["agent", "objective", "inputs", "acceptance", "evidence"],
+        "properties": {
+            "id": {"type": "string"},
+            "agent": {"type": "string"},
+            "objective": {"type": "string", "minLength": 1},
+            "inputs": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+            "needs": texts,
+            "acceptance": texts,
+            "evidence": texts,
+        },
+    })
+}
+
+/// The form of a plan.
+fn plan_schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["briefs"],
+        "properties": {
+            "effort": {"enum": ["simple", "moderate", "large"]},
+            "briefs": {"type": "array", "minItems": 1, "items": brief_schema()},
+        },
+    })
+}
+
+impl Minds {
+    /// The agents, as the planner is told of them.
+    pub(super) fn agents(&self) -> Vec<Value> {
+        let told = |(name, member): (&String, &super::Member)| json!({"agent": name, "give it": member.description, "tools": member.tools});
+        self.members.iter().map(told).collect()
+    }
+
+    /// A plan whose briefs have names, or what is wrong with it: an agent that is not in the crew, a
+    /// tool it was not granted, an input or a need that is not there, needs that go round in a circle,
+    /// two briefs to the same end, too many for its effort or for the crew.
+    ///
+    /// # Errors
+    /// The first mistake, in words for whoever wrote the plan.
+    pub fn lint(&self, plan: &Value, inputs: usize) -> Result<Plan, String> {
+        let mut plan: Plan =
+            serde_json::from_value(plan.clone()).map_err(|fault| fault.to_string())?;
+        if plan.briefs.is_empty() {
+            return Err("the plan has no brief".into());
+        }
+        let most = (self.fan_out as usize).min(RUN_TASKS_MAX);
+        let count = plan.briefs.len();
+        if count > most {
+            return Err(format!(
+                "the plan has {count} briefs, and {most} are allowed"
+            ));
+        }
+        if let Some(effort) = plan.effort
+            && count > effort.briefs()
+        {
+            let (name, most) = (json!(effort), effort.briefs());
+            return Err(format!(
+                "the plan has {count} briefs, which is more than the {most} of an effort that is {name}"
+            ));
+        }
+        name_briefs(&mut plan.briefs, &BTreeSet::new())?;
+        self.lint_briefs(&plan.briefs, inputs, &BTreeSet::new())?;
+        Ok(plan)
+    }
+
+    /// What is wrong with briefs, beside those that are there already.
+    pub(super) fn lint_briefs(
+        &self,
+        briefs: &[Planned],
+        inputs: usize,
+        there: &BTreeSet<&str>,
+    ) -> Result<(), String> {
+        let mut ends = BTreeSet::new();
+        let named: BTreeSet<&str> = briefs.iter().map(|brief| brief.id.as_str()).collect();
+        for (n, brief) in briefs.iter().enumerate() {
+            let at = format!("brief {}", n + 1);
+            let Some(member) = self.members.get(&brief.agent) else {
+                let agents: Vec<_> = self.members.keys().map(String::as_str).collect();
+                return Err(format!(
+                    "{at} is for “{}”, and the agents are: {}",
+                    brief.agent,
+                    agents.join(", ")
+                ));
+            };
+            if brief.objective.trim().is_empty() {
+                return Err(format!("{at} has no objective"));
+            }
+            let granted = |tool: &&String| member.tools.contains(*tool);
+            if let Some(tool) = brief.evidence.iter().find(|tool| !granted(tool)) {
+                return Err(format!(
+                    "{at} must rest on “{tool}”, which “{}” was not granted",
+                    brief.agent
+                ));
+            }
+            let known = |number: &&usize| (1..=inputs).contains(*number);
+            if let Some(number) = brief.inputs.iter().find(|number| !known(number)) {
+                return Err(format!("{at} needs input {number}, and there are {inputs}"));
+            }
+            let known =
+                |need: &&String| named.contains(need.as_str()) || there.contains(need.as_str());
+            if let Some(need) = brief.needs.iter().find(|need| !known(need)) {
+                return Err(format!("{at} needs the brief “{need}”, which is not there"));
+            }
+            if !ends.insert(brief.end()) {
+                return Err(format!(
+                    "{at} has the same objective and inputs as an earlier one"
+                ));
+            }
+        }
+        match cycle(briefs) {
+            Some(cycle) => Err(format!("the briefs wait for each other: {cycle}")),
+            None => Ok(()),
+        }
+    }
+
+    /// What a plan costs, about: each of its briefs as many turns as its effort takes, each turn with
+    /// all that was said before; a check where something is to be accepted; the answer.
+    pub fn estimate(&self, plan: &Plan, inputs: &[Value]) -> Estimate {
+        let effort = plan.effort.unwrap_or(match plan.briefs.len() {
+            ..=2 => Effort::Simple,
+            3..=5 => Effort::Moderate,
+            _ => Effort::Large,
+        });
+        let tokens = |text: &str| text.len() as u64 / 4;
+        let mut estimate = Estimate {
+            amount: Amount::default(),
+        };
+        let mut add = |mind: &Mind, turns: u64, first: u64| {
+            let growth = TURN_TOKENS * (turns * turns.saturating_sub(1) / 2);
+            let usage = Usage {
+                input_tokens: turns * (first + FRAME_TOKENS) + growth,
+                cached_tokens: 0,
+                output_tokens: turns * WRITTEN_TOKENS,
+            };
+            let seat: Option<&Seat> = mind.seats.first();
+            let cost = seat.map(|seat| seat.cost(&usage)).unwrap_or_default();
+            estimate.amount = estimate.amount.plus(Amount {
+                calls: turns,
+                ..cost
+            });
+        };
+        for brief in &plan.briefs {
+            let given = brief
+                .inputs
+                .iter()
+                .filter_map(|n| inputs.get(n.checked_sub(1)?));
+            let given: u64 = given.map(|input| tokens(&input.to_string())).sum();
+            let needed = brief.needs.len() as u64 * WRITTEN_TOKENS;
+            let first = tokens(&brief.objective) + given + needed;
+            if let Some(member) = self.members.get(&brief.agent) {
+                let own = tokens(&member.mind.instructions);
+                add(&member.mind, effort.turns(), first + own);
+            }
+            if !brief.acceptance.is_empty() {
+                add(&self.planner, 1, first + WRITTEN_TOKENS);
+            }
+        }
+        let results = plan.briefs.len() as u64 * WRITTEN_TOKENS;
+        add(&self.planner, 1, results);
+        estimate
+    }
+}
+
+/// Gives names to briefs that have none.
+pub(super) fn name_briefs(briefs: &mut [Planned], there: &BTreeSet<&str>) -> Result<(), String> {
+    let mut names: BTreeSet<String> = there.iter().map(|name| (*name).to_owned()).collect();
+    for (n, brief) in briefs.iter().enumerate() {
+        if !brief.id.is_empty() && !names.insert(brief.id.clone()) {
+            return Err(format!(
+                "brief {} is named “{}”, as another is",
+                n + 1,
+                brief.id
+            ));
+        }
+        if brief.id.len() > 64 {
+            return Err(format!(
+                "the name of brief {} has more than 64 bytes",
+                n + 1
+            ));
+        }
+    }
+    let mut next = there.len();
+    for brief in briefs.iter_mut().filter(|brief| brief.id.is_empty()) {
+        brief.id = loop {
+            next += 1;
+            let name = format!("b{next}");
+            if names.insert(name.clone()) {
+                break name;
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Briefs that need each other, as `a → b → a`.
+fn cycle(briefs: &[Planned]) -> Option<String> {
+    let by_name: BTreeMap<&str, &Planned> = briefs
+        .iter()
+        .map(|brief| (brief.id.as_str(), brief))
+        .collect();
+    let mut done: BTreeSet<&str> = BTreeSet::new();
+    loop {
+        let waits = |brief: &&&Planned| {
+            let open = |need: &String| {
+                by_name.contains_key(need.as_str()) && !done.contains(need.as_str())
+            };
+            brief.needs.iter().any(open)
+        };
+        let open: Vec<&Planned> = briefs
+            .iter()
+            .filter(|brief| !done.contains(brief.id.as_str()))
+            .collect();
+        let ready: Vec<&str> = open
+            .iter()
+            .filter(|brief| !waits(brief))
+            .map(|brief| brief.id.as_str())
+            .collect();
+        if open.is_empty() {
+            return None;
+        }
+        if !ready.is_empty() {
+            done.extend(ready);
+            continue;
+        }
+        let mut path: Vec<&str> = Vec::new();
+        let mut at = open[0].id.as_str();
+        loop {
+            if let Some(start) = path.iter().position(|name| *name == at) {
+                let mut names = path[start..].to_vec();
+                names.push(at);
+                return Some(names.join(" → "));
+            }
+            path.push(at);
+            let needs = by_name
+                .get(at)
+                .map(|brief| brief.needs.as_slice())
+                .unwrap_or_default();
+            at = needs
+                .iter()
+                .map(String::as_str)
+                .find(|need| by_name.contains_key(need) && !done.contains(need))?;
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Work: a brief is done by the agent it names, and checked by a mind that has not seen how.
+
+use super::{Delegation, Minds, REFUSALS_MAX, SUPERVISOR, Short, ended, input, whole};
+use crate::mind::{Brief, Completeness, Envelope, Mind};
+use async_trait::async_trait;
+use chargehand::{Context, Ended, Handler};
+use domain::task::Failure;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// What a brief came to: the output of its task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Delivered {
+    /// Which brief.
+    #[serde(default)]
+    pub brief: String,
+    /// Who did it.
+    pub agent: String,
+    /// To what end.
+    pub objective: String,
+    /// What came of it.
+    pub envelope: Envelope,
+    /// What the check said; none where nothing was to be checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+}
+
+/// Does briefs, and has what is to be accepted checked by a mind that has not seen how it was made.
+#[derive(Debug, Clone)]
+pub struct WorkHandler(pub Arc<Minds>);
+
+#[async_trait]
+impl Handler for WorkHandler {
+    async fn run(&self, task: Context) -> Ended {
+        ended(self.work(&task).await)
+    }
+}
+
+impl WorkHandler {
+    async fn work(&self, task: &Context) -> Result<Delivered, Short> {
+        let delegation: Delegation = input(task)?;
+        let Some(member) = self.0.members.get(&delegation.agent) else {
+            let text = format!("there is no agent “{}” in this crew", delegation.agent);
+            return Err(Failure::permanent("agent.unknown", text).into());
+        };
+        let bounds = match delegation.share {
+            Some(share) => share.within(member.mind.bounds),
+            None => member.mind.bounds,
+        };
+        let mind = Mind {
+            bounds,
+            ..member.mind.clone()
+        };
+        let results = &delegation.results;
+        let mut brief = Brief {
+            objective: delegation.objective.clone(),
+            inputs: match (delegation.inputs.as_slice(), results.is_empty()) {
+                ([], true) => Value::Null,
+                (inputs, true) => json!(inputs),
+                ([], false) => json!({ "results": results }),
+                (inputs, false) => json!({"inputs": inputs, "results": results}),
+            },
+            acceptance: delegation.acceptance.clone(),
+            evidence: delegation.evidence.clone(),
+            ..Brief::default()
+        };
+        let speaking = task.speaking_as(&delegation.agent);
+        loop {
+            let envelope = whole(&mind, &speaking, &brief, &|_| Ok(())).await?;
+            let delivered = |envelope, verdict| Delivered {
+                brief: delegation.brief.clone(),
+                agent: delegation.agent.clone(),
+                objective: delegation.objective.clone(),
+                envelope,
+                verdict,
+            };
+            if brief.acceptance.is_empty() || envelope.status == Completeness::Partial {
+                return Ok(delivered(envelope, None));
+            }
+            let verdict = self.check(task, &brief, &envelope).await?;
+            if verdict.accepted {
+                return Ok(delivered(envelope, Some(verdict.reason)));
+            }
+            if brief.refusals.len() == REFUSALS_MAX {
+                let text = format!(
+                    "refused {} times, last: {}",
+                    REFUSALS_MAX + 1,
+                    verdict.reason
+                );
+                return Err(Failure::permanent("agent.unaccepted", text).into());
+            }
+            brief.refusals.push(verdict.reason);
+        }
+    }
+
+    async fn check(
+        &self,
+        task: &Context,
+        brief: &Brief,
+        envelope: &Envelope,
+    ) -> Result<Verdict, Short> {
+        let check = Brief {
+            objective: "Judge whether this result meets every check it is accepted by. \
+                        A claim is not evidence: receipts are. Say which check fails and why, in a sentence."
+                .into(),
+            inputs: json!({
+                "objective": brief.objective,
+                "checks": brief.acceptance,
+                "inputs": brief.inputs,
+                "result": envelope.result,
+                "receipts": envelope.evidence,
+            }),
+            output: Some(json!({
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["accepted", "reason"],
+                "properties": {"accepted": {"type": "boolean"}, "reason": {"type": "string"}},
+            })),
+            ..Brief::default()
+        };
+        let speaking = task.speaking_as(SUPERVISOR);
+        let judged = whole(&self.0.planner, &speaking, &check, &|_| Ok(())).await?;
+        serde_json::from_value(judged.result).map_err(|fault| {
+            let text = format!("the check came to no verdict: {fault}");
+            Failure::new("agent.output", text).into()
+        })
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Verdict {
+    accepted: bool,
+    reason: String,
+}
