@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Everything that is said in a run, until it ends.
-async fn heard(engine: &Engine, run: RunId) -> Vec<Piece> {
+pub(crate) async fn heard(engine: &Engine, run: RunId) -> Vec<Piece> {
     let (mut after, mut all) = (None, Vec::new());
     loop {
         let heard = engine.run_stream(run, after, PATIENCE).await.unwrap();
