@@ -17,7 +17,7 @@ fn talks(when: &Value, answer: Value) -> Value {
 
 /// A crew of one clerk, who notes letters with a program that appends to a file, and can be talked
 /// with. The program ends once there is a file `go`.
-fn office(world: &World) {
+pub(crate) fn office(world: &World) {
     world.program(
         "note.sh",
         "read -r letter\necho \"$CHARGEHAND_IDEMPOTENCY_KEY $letter\" >> effects\nwhile [ ! -e go ]; do sleep 0.02; done\necho '{\"noted\": true}'",
