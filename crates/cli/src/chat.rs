@@ -558,7 +558,7 @@ fn lines() -> mpsc::Receiver<Result<String, CliError>> {
 }
 
 /// An answer on its way to a person.
-struct Screen {
+pub(crate) struct Screen {
     agent: String,
     /// Words are shown as they come.
     is_live: bool,
@@ -572,7 +572,8 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(agent: &str, output: Output) -> Self {
+    /// For what this agent says; what others say stands beside it.
+    pub(crate) fn new(agent: &str, output: Output) -> Self {
         let is_told = output == Output::Text;
         Self {
             agent: agent.to_owned(),
@@ -584,7 +585,8 @@ impl Screen {
         }
     }
 
-    fn take(&mut self, heard: &Heard) {
+    /// Shows what was heard.
+    pub(crate) fn take(&mut self, heard: &Heard) {
         if !self.is_told {
             return;
         }

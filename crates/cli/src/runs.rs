@@ -1,14 +1,19 @@
 //! `chargehand runs`: list, show, watch, cancel, retry.
 
+use crate::chat::Screen;
 use crate::error::CliError;
 use crate::output::{Output, cut, duration, instant, print, print_json, say, table};
 use crate::resume;
+use crate::speech::hear;
 use crate::target::Target;
 use domain::run::RunStatus;
 use protocol::api::RunQuery;
 use protocol::v1::RunView;
 use serde_json::json;
 use std::process::ExitCode;
+
+/// How long the last words of a run that has ended may take to arrive.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Args {
@@ -31,7 +36,7 @@ pub(crate) enum Args {
         /// Which.
         run: String,
     },
-    /// Show a run again whenever it changes, until it ends.
+    /// Show a run again whenever it changes, until it ends; of a server's, what its agents say, too.
     #[command(after_help = "Example:\n  chargehand runs watch run_01k5z3v9wfe4rvq0t2m6n8p7xy")]
     Watch {
         /// Which.
@@ -219,11 +224,25 @@ fn show(run: &RunView, output: Output) {
 async fn watch(run: &str, target: &Target, output: Output) -> Result<(), CliError> {
     let id = run.parse()?;
     let mut shown = None;
+    let mut listening = tokio::task::JoinSet::new();
+    if output == Output::Text && target.is_shared() {
+        // What is said is in the memory of whoever works: only a server lets it be heard.
+        let api = target.open_to_read()?.api();
+        listening.spawn(async move {
+            let mut screen = Screen::new("", output);
+            // A server without streams shows the run all the same.
+            let _ = hear(&*api, id, |heard| screen.take(&heard)).await;
+        });
+    }
     loop {
         let (view, worked_on) = {
             let engine = target.open_to_read()?;
             (engine.run_get(id).await?, target.is_worked_on())
         };
+        if view.ended_at.is_some() {
+            // What was said last is said before the result.
+            let _ = tokio::time::timeout(LAST_WORDS, listening.join_next()).await;
+        }
         if shown.as_ref() != Some(&view) {
             show(&view, output);
             shown = Some(view.clone());

@@ -243,7 +243,7 @@ fn over_two_lives(moment: Option<u32>) -> (BTreeMap<String, String>, usize, u32,
 }
 
 /// What was done, whatever its keys.
-fn effects(done: &BTreeMap<String, String>) -> Vec<&str> {
+pub(crate) fn effects(done: &BTreeMap<String, String>) -> Vec<&str> {
     let mut all: Vec<_> = done.values().map(String::as_str).collect();
     all.sort_unstable();
     all

@@ -1,11 +1,12 @@
 //! What agents say while they work, as somebody hears it who follows their run.
 
 use crate::mind::{PATIENCE, Told, World, brief, mind, model, says};
-use crate::planning::{answered, begin, ended, leads, minds, start, works};
+use crate::planning::{answered, begin, ended, leads, minds, start, tasks, works};
 use agent::gate::Gate;
 use agent::hands::NoHands;
 use agent::mind::{Mind, Seat};
 use agent::model::{Answer, Ask, Delta, Fault, Listener, Model, ModelError};
+use agent::planning::ANSWER_KIND;
 use async_trait::async_trait;
 use chargehand::{ApiRead, Piece, RunStart, Said, Worker};
 use domain::id::{RunId, TaskId};
@@ -16,9 +17,10 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::sync::Notify;
 
 /// Everything that is said in a run, until it ends.
-async fn heard(engine: &Engine, run: RunId) -> Vec<Piece> {
+pub(crate) async fn heard(engine: &Engine, run: RunId) -> Vec<Piece> {
     let (mut after, mut all) = (None, Vec::new());
     loop {
         let heard = engine.run_stream(run, after, PATIENCE).await.unwrap();
@@ -167,5 +169,65 @@ async fn words_of_an_answer_that_broke_off_can_be_told_from_the_answer() {
     assert_eq!(broken, 1);
     let words = json!(pieces).to_string();
     assert!(words.contains("Half an "));
+    worker.stop().await.unwrap();
+}
+
+/// Answers what is asked of the second invoice only once it may.
+#[derive(Debug)]
+struct Holds {
+    may: Arc<Notify>,
+    then: Told,
+}
+
+#[async_trait]
+impl Model for Holds {
+    async fn ask(&self, ask: &Ask, listener: &mut Listener<'_>) -> Result<Answer, ModelError> {
+        if json!(ask.turns[0]).to_string().contains("invoice 2") {
+            self.may.notified().await;
+            // For whoever asks next.
+            self.may.notify_one();
+        }
+        self.then.ask(ask, listener).await
+    }
+}
+
+// S1-111: the first result is heard before the last task starts. If it were not, nothing would go on.
+#[tokio::test]
+async fn the_first_result_is_heard_before_the_last_task_starts() {
+    let world = World::default();
+    let (planner, cashier) = (model(&world, leads), model(&world, works));
+    let may = Arc::new(Notify::new());
+    let mut minds = Arc::unwrap_or_clone(minds(&planner, &cashier));
+    let holds = Holds {
+        may: Arc::clone(&may),
+        then: cashier.clone(),
+    };
+    let member = minds.members.get_mut("cashier").unwrap();
+    member.mind.seats[0].gate = Gate::before(Arc::new(holds));
+    let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
+    let worker = start(&engine, &Arc::new(minds)).await;
+    let run = begin(&engine).await;
+    let first = async {
+        let (mut after, mut all) = (None, Vec::new());
+        loop {
+            let heard = engine.run_stream(run, after, PATIENCE).await.unwrap();
+            after = heard.next;
+            all.extend(heard.pieces);
+            let is_result = |piece: &Piece| match &piece.said {
+                Said::Text { text, .. } => text.contains("Settled: 5"),
+                _ => false,
+            };
+            if all.iter().any(is_result) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, first).await.unwrap();
+    // The last task of the run, its answer, is not even there yet.
+    let kinds = tasks(&engine, run).await.into_iter().map(|task| task.kind);
+    assert!(kinds.into_iter().all(|kind| kind.as_str() != ANSWER_KIND));
+    may.notify_one();
+    let view = ended(&engine, run).await;
+    assert_eq!(view.status, RunStatus::Completed, "{:?}", view.failure);
     worker.stop().await.unwrap();
 }

@@ -1,5 +1,6 @@
 //! `chat`: a conversation that is kept, killed, gone on with, stopped, and handed to a crew.
 
+use crate::network::Process;
 use crate::world::{World, finish, signal, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ fn talks(when: &Value, answer: Value) -> Value {
 
 /// A crew of one clerk, who notes letters with a program that appends to a file, and can be talked
 /// with. The program ends once there is a file `go`.
-fn office(world: &World) {
+pub(crate) fn office(world: &World) {
     world.program(
         "note.sh",
         "read -r letter\necho \"$CHARGEHAND_IDEMPOTENCY_KEY $letter\" >> effects\nwhile [ ! -e go ]; do sleep 0.02; done\necho '{\"noted\": true}'",
@@ -243,7 +244,8 @@ fn what_is_delegated_is_one_run_also_when_killed_and_goes_no_deeper() {
     // Each clerk tried to delegate, and was told that there is no such tool for it.
     let id = made["run_id"].as_str().unwrap();
     let tasks = world.json(&["tasks", "list", "--run", id]);
-    assert_eq!(tasks["items"].as_array().unwrap().len(), 5);
+    // A plan, three briefs, a look and the answer.
+    assert_eq!(tasks["items"].as_array().unwrap().len(), 6);
     world.is_sound();
 
     let text = world.read("crew.yaml");
@@ -307,4 +309,46 @@ fn somebody_who_is_not_there_cannot_be_talked_with() {
     let done = world.run_with(&["chat", "--continue"], &long).ended(2);
     assert!(done.err.contains("error[limit.exceeded]"), "{done:#?}");
     assert_eq!(runs(&world).len(), 2);
+}
+
+// Through a server: who talks, who works and who watches are different processes.
+#[test]
+fn what_is_said_at_a_server_is_heard_by_whoever_watches() {
+    let world = World::new();
+    office(&world);
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    let mut server = Process::start(world.command(&serve));
+    let url = server.word_after("serves at ").expect("it serves");
+    let at = |args: &[&'static str]| {
+        let mut all = vec!["--server".to_owned(), url.clone()];
+        all.extend(args.iter().map(|arg| (*arg).to_owned()));
+        all
+    };
+    fn words(args: &[String]) -> Vec<&str> {
+        args.iter().map(String::as_str).collect()
+    }
+    let mut child = begun(&world, &words(&at(&CHAT)));
+    tell(&mut child, "Have the crew note all letters");
+    until("a letter", || world.read("effects").lines().count() >= 1);
+    let listed = world.json(&words(&at(&["runs", "list"])));
+    let run = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|run| run["metadata"]["chat"].is_object())
+        .expect("the message")["run_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut watch = at(&["runs", "watch"]);
+    watch.push(run);
+    let watching = world.start(&words(&watch));
+    world.file("go", "");
+    let done = finish(child, b"").ended(0);
+    assert_eq!(done.out, "The crew did it.\n");
+    finish(watching, b"")
+        .ended(0)
+        .names("crew/clerk: letters.note {\"letter\":1}")
+        .names("crew/supervisor: Three letters are noted [1] [3].")
+        .names("clerk: The crew did it.");
 }

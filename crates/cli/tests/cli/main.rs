@@ -16,4 +16,5 @@ mod main_job;
 mod network;
 mod sigkill;
 mod steps;
+mod terminal;
 mod transcript;

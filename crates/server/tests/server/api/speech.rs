@@ -87,7 +87,6 @@ async fn finish(house: &House, task: &str) {
     house.work("w", &report).await;
 }
 
-// S1-111: what is said is heard while the work goes on.
 #[tokio::test]
 async fn a_reader_that_is_cut_off_again_and_again_misses_nothing_and_hears_nothing_twice() {
     let house = House::memory().await;
