@@ -391,6 +391,15 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Asks all of them to end.
+    pub(crate) fn ask_to_end(&self) {
+        if let Some(leader) = self.0 {
+            let _ = kill_process_group(leader, Signal::TERM);
+        }
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(leader) = self.0 {

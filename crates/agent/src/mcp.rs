@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 /// Longest time that a server may take to start, or to be connected to. A package that is fetched
@@ -76,22 +77,37 @@ pub const KEY_FIELD: &str = "chargehand/idempotencyKey";
 
 /// The tools of a crew's MCP servers that any of its agents may use.
 pub(crate) fn tools(crew: &Crew) -> Vec<Arc<dyn Tool>> {
+    let servers = servers(crew).into_iter();
+    let tools = servers.flat_map(|(_, server)| server.tools());
+    let tools = tools.map(|tool| Arc::new(tool) as Arc<dyn Tool>);
+    tools.collect()
+}
+
+/// How the MCP servers of a crew do, by name. Those that are not needed by anybody are asked as well.
+pub async fn health(crew: &Crew) -> BTreeMap<String, Health> {
+    let mut asked = JoinSet::new();
+    for (name, server) in servers(crew) {
+        asked.spawn(async move { (name, server.health().await) });
+    }
+    asked.join_all().await.into_iter().collect()
+}
+
+/// The servers of a crew, each with the tools that were granted to anybody.
+fn servers(crew: &Crew) -> Vec<(String, Arc<Server>)> {
     let granted: BTreeSet<&String> = crew
         .agents
         .values()
         .flat_map(|agent| &agent.tools)
         .collect();
-    let mut tools: Vec<Arc<dyn Tool>> = Vec::new();
-    for (name, settings) in &crew.mcp {
+    let server = |(name, settings): (&String, &McpServer)| {
         let of_server = granted.iter().filter_map(|granted| {
             let (server, tool) = granted.split_once('.')?;
             (server == name).then_some(tool)
         });
         let server = Server::new(name, settings, &crew.folder, of_server);
-        let remote = server.tools().into_iter();
-        tools.extend(remote.map(|tool| Arc::new(tool) as Arc<dyn Tool>));
-    }
-    tools
+        (name.clone(), server)
+    };
+    crew.mcp.iter().map(server).collect()
 }
 
 /// An MCP server of a crew. Nothing is started or sent before one of its tools is needed; what was
@@ -125,8 +141,8 @@ pub enum Health {
     Available {
         /// The protocol's revision that is spoken with it.
         protocol: String,
-        /// How many tools it has.
-        tools: usize,
+        /// The tools it has, by the names that it gives them; without control characters.
+        tools: BTreeSet<String>,
         /// Tools that were granted and cannot be used, each with the reason.
         unusable: BTreeMap<String, String>,
     },
@@ -202,7 +218,7 @@ impl Server {
                 });
                 Health::Available {
                     protocol,
-                    tools: listed.count(),
+                    tools: listed.names().map(printable).collect(),
                     unusable: unusable.collect(),
                 }
             }
@@ -456,6 +472,10 @@ impl fmt::Debug for Server {
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// How long to wait after this many tries in a row that led to nothing. The first may be followed at

@@ -28,7 +28,7 @@ use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -419,8 +419,11 @@ fn causes(fault: &dyn Error) -> String {
     cut(&text)
 }
 
-/// A server's process. It and all that it started are gone a moment after this is dropped.
+/// A server's process. When this is dropped, it and all that it started are asked to end at once, and
+/// killed a moment later.
 struct Process {
+    /// There as long as the process is: its number may be another's then.
+    group: Weak<Group>,
     story: Arc<Story>,
     /// Dropped to say that it is no longer needed.
     _needed: oneshot::Sender<()>,
@@ -447,7 +450,7 @@ impl Process {
     > {
         let child = spawn(Surroundings::Bare(folder), command, variables);
         let mut child = child.map_err(|error| error.message)?;
-        let group = Group::of(&child);
+        let group = Arc::new(Group::of(&child));
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("it has no standard input or output".into());
         };
@@ -457,6 +460,7 @@ impl Process {
         });
         let (needed, left) = oneshot::channel();
         let (gone, end) = oneshot::channel();
+        let kept = Arc::downgrade(&group);
         tokio::spawn(keep(child, group, left, Arc::clone(&story), gone));
         let lines = Lines {
             inner: stdout,
@@ -465,6 +469,7 @@ impl Process {
             story: Arc::clone(&story),
         };
         let process = Self {
+            group: kept,
             story,
             _needed: needed,
         };
@@ -486,6 +491,14 @@ impl Process {
     }
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(group) = self.group.upgrade() {
+            group.ask_to_end();
+        }
+    }
+}
+
 impl Story {
     fn ended(&self) -> Option<String> {
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -502,7 +515,7 @@ impl Story {
 /// Stays with a process until it is over, and ends all that it started.
 async fn keep(
     mut child: Child,
-    group: Group,
+    group: Arc<Group>,
     mut left: oneshot::Receiver<()>,
     story: Arc<Story>,
     gone: oneshot::Sender<()>,

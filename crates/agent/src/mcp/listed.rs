@@ -98,10 +98,6 @@ impl Listed {
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
     }
-
-    pub(super) fn count(&self) -> usize {
-        self.names.len()
-    }
 }
 
 impl Offer {

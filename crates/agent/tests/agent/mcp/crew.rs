@@ -52,7 +52,7 @@ async fn run(crew: &Crew) -> (RunView, Vec<TaskView>) {
         .await
         .unwrap();
     let tasks = tasks(&engine, run).await;
-    worker.stop().await;
+    worker.stop().await.unwrap();
     (view, tasks)
 }
 
