@@ -185,12 +185,12 @@ for line in sys.stdin:
             "version: 1\nname: desk\nmodels: {{m: scripted/none.json}}\nagents:\n  clerk: {{description: D., instructions: I., tools: [shop.{tool}]}}\nmcp: {{shop: {{command: python3 shop.py}}}}\n"
         )
     };
-    world.file("crew.yaml", &crew("find"));
+    world.file("crew.yaml", crew("find"));
     let said = world.run(&["crew", "check", "--servers"]).ended(0);
     for seen in ["shop, MCP 2025-11-25, 2 tools", "find, refund"] {
         assert!(said.out.contains(seen), "{seen}: {said:#?}");
     }
-    world.file("crew.yaml", &crew("fnid"));
+    world.file("crew.yaml", crew("fnid"));
     // The file alone does not tell.
     world.run(&["crew", "check"]).ended(0);
     let said = world.run(&["crew", "check", "--servers"]).ended(1);
