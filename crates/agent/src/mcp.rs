@@ -298,7 +298,8 @@ impl Server {
     }
 
     /// Its tools, as they were listed, or as they are now: when the list has had its time, when it
-    /// says that it changed, when it is not known whether it still answers, or when asked to.
+    /// says that it changed, when it is not known whether it still answers, or when asked to; then all
+    /// of them, otherwise as far as it takes to find those that were granted.
     async fn listed(
         &self,
         connection: &Arc<Connection>,
@@ -315,7 +316,7 @@ impl Server {
         }
         let wanted = self.granted.values().map(|tool| tool.name.as_str());
         let wanted: BTreeSet<&str> = wanted.collect();
-        let asked = timeout(LIST_TIME_MAX, Listed::of(connection, &wanted, said));
+        let asked = timeout(LIST_TIME_MAX, Listed::of(connection, &wanted, anew, said));
         let asked = asked.await.unwrap_or_else(|_| {
             let s = LIST_TIME_MAX.as_secs();
             Err(Broken::off(format!(
@@ -331,7 +332,7 @@ impl Server {
             }
             Err(broken) => {
                 drop(held);
-                let why = self.ended(connection, broken).await.message;
+                let why = self.put_away(connection, &broken).await;
                 Err(self.unreachable(why))
             }
         }
@@ -434,21 +435,9 @@ impl Server {
         (line.tries, line.not_before) = (0, None);
     }
 
-    /// What a call or a listing that broke comes to; a connection that is over is put away.
+    /// What a call that broke comes to.
     async fn ended(&self, connection: &Arc<Connection>, broken: Broken) -> Failure {
-        let story = connection.story().await;
-        let why = redacted(&format!("{}{story}", broken.why), &connection.revealed);
-        if broken.over {
-            let mut line = self.line.lock().await;
-            if line
-                .connection
-                .as_ref()
-                .is_some_and(|held| Arc::ptr_eq(held, connection))
-            {
-                line.connection = None;
-                line.why.clone_from(&why);
-            }
-        }
+        let why = self.put_away(connection, &broken).await;
         let text = format!("the MCP server “{}”: {why}", self.name);
         Failure {
             retryable: broken.retryable,
@@ -456,11 +445,24 @@ impl Server {
         }
     }
 
+    /// Why something broke, without secrets. A connection that is over is not used again.
+    async fn put_away(&self, connection: &Arc<Connection>, broken: &Broken) -> String {
+        let story = connection.story().await;
+        let why = redacted(&format!("{}{story}", broken.why), &connection.revealed);
+        if broken.over {
+            let mut line = self.line.lock().await;
+            let held = line.connection.as_ref();
+            if held.is_some_and(|held| Arc::ptr_eq(held, connection)) {
+                line.connection = None;
+                line.why.clone_from(&why);
+            }
+        }
+        why
+    }
+
     fn unreachable(&self, why: String) -> Failure {
-        let text = match why.starts_with("the MCP server") {
-            true => why,
-            false => format!("the MCP server “{}” cannot be used now: {why}", self.name),
-        };
+        let name = &self.name;
+        let text = format!("the MCP server “{name}” cannot be used now: {why}");
         Failure::new("mcp.unreachable", text)
     }
 }

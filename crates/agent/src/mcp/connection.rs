@@ -257,11 +257,10 @@ impl Connection {
         let mut meta = RequestMetaObject::new();
         meta.insert(KEY_FIELD.into(), key.into());
         params.meta = Some(meta);
-        // Until it answers: whoever gives the call up leaves this behind, and the protocol's word that
-        // it is cancelled.
-        let before = self.doubtful.swap(true, Relaxed);
+        // Whoever gives the call up leaves a doubt behind, and the protocol's word that it is cancelled.
+        let mut unanswered = Unanswered(Some(&self.doubtful));
         let answer = self.running.peer().call_tool_once(params).await;
-        self.doubtful.store(before, Relaxed);
+        unanswered.0 = None;
         match answer.map_err(broken)? {
             CallToolResponse::Complete(result) => Ok(gave(result)),
             CallToolResponse::InputRequired(_) => {
@@ -271,6 +270,17 @@ impl Connection {
             _ => Err(Broken::protocol(
                 "it answered a call with a task, which it was not asked to".into(),
             )),
+        }
+    }
+}
+
+/// A call under way. When it is given up, nobody knows whether the server still answers.
+struct Unanswered<'a>(Option<&'a AtomicBool>);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(doubtful) = self.0 {
+            doubtful.store(true, Relaxed);
         }
     }
 }
