@@ -5,7 +5,7 @@ use super::listed::Listed;
 use super::{CALLS_AT_ONCE_MAX, KEY_FIELD, MESSAGE_BYTES_MAX};
 use crate::command::{Capture, DRAIN_TIME_MAX, Group, STDERR_BYTES_MAX, Surroundings, spawn};
 use crate::tool::command::Revealed;
-use crate::tool::cut;
+use crate::tool::{STOP_TIME_MAX, cut};
 use reqwest::redirect::Policy;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, ClientCapabilities, ClientConfig, Implementation,
@@ -40,7 +40,7 @@ use tokio::time::timeout;
 /// Longest time for an address to be connected to.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// Longest time a program has to end by itself when it is no longer needed.
-const LEAVE_TIME: Duration = Duration::from_secs(1);
+const LEAVE_TIME: Duration = Duration::from_millis(100);
 /// Redirects that are followed, all of them at the same address.
 const REDIRECTS_MAX: usize = 5;
 
@@ -429,8 +429,8 @@ fn causes(fault: &dyn Error) -> String {
     cut(&text)
 }
 
-/// A server's process. When this is dropped, it and all that it started are asked to end at once, and
-/// killed a moment later.
+/// A server's process. When this is dropped, it and all that it started are asked to end, and killed a
+/// moment later, before anything else happens here: there may be no later.
 struct Process {
     /// There as long as the process is: its number may be another's then.
     group: Weak<Group>,
@@ -504,7 +504,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(group) = self.group.upgrade() {
-            group.ask_to_end();
+            group.end_within(LEAVE_TIME);
         }
     }
 }
@@ -536,9 +536,9 @@ async fn keep(
                 story.end(status.to_string());
             }
         }
-        // Its input is closed by now, which says that it may go.
+        // It is killed by now.
         _ = &mut left => {
-            let _ = timeout(LEAVE_TIME, child.wait()).await;
+            let _ = timeout(STOP_TIME_MAX, child.wait()).await;
         }
     }
     drop(group);

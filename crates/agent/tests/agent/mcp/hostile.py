@@ -138,7 +138,7 @@ def act(to):
 if MODE == "children":
     # Who is only asked to end does not.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-LOG.write(f"pid {os.getpid()}\n")
+LOG.write(f"pid {os.getpid()}\ngroup {os.getpgrp()}\n")
 if MODE == "crashes":
     sys.exit(f"no configuration for {os.environ.get('SHOP_KEY')}")
 deaf = False
