@@ -229,6 +229,7 @@ impl Handler for ChatHandler {
         match self.reply(&task).await {
             Ok(Came::To(envelope)) => Ended::done(json!(envelope)),
             Ok(Came::Half) => Ended::Yielded(None),
+            Ok(Came::Later { after, reason }) => Ended::Later { after, reason },
             Err(failure) => Ended::Failed(failure),
         }
     }
