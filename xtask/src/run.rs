@@ -25,12 +25,12 @@ pub(crate) const SYSTEM: [(&str, &str, &str); 6] = [
     (
         "node --version",
         "nodejs",
-        "the TypeScript client is tested with it; version 20 or later",
+        "the TypeScript client and MCP servers are tested with it; version 20 or later",
     ),
     (
         "npm --version",
         "npm",
-        "the TypeScript client is built with it",
+        "the TypeScript client is built, and MCP servers for the tests are fetched, with it",
     ),
     (
         "promtool --version",
@@ -40,7 +40,7 @@ pub(crate) const SYSTEM: [(&str, &str, &str); 6] = [
     (
         "python3 -m ensurepip --version",
         "python3-venv",
-        "the Python client is tested in an environment of its own",
+        "the Python client and MCP servers are tested in environments of their own",
     ),
 ];
 

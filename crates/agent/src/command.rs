@@ -29,7 +29,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
@@ -391,11 +391,31 @@ impl Group {
     }
 }
 
-impl Drop for Group {
-    fn drop(&mut self) {
+impl Group {
+    /// Asks all of them to end, and ends those that did not within this time. It blocks: for who has no
+    /// other moment, because the process may be at its own end.
+    pub(crate) fn end_within(&self, time: Duration) {
+        let Some(leader) = self.0 else {
+            return;
+        };
+        let _ = kill_process_group(leader, Signal::TERM);
+        let begun = std::time::Instant::now();
+        while test_kill_process_group(leader).is_ok() && begun.elapsed() < time {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.kill();
+    }
+
+    fn kill(&self) {
         if let Some(leader) = self.0 {
             let _ = kill_process_group(leader, Signal::KILL);
         }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 /// Longest time that a server may take to start, or to be connected to. A package that is fetched
@@ -76,22 +77,37 @@ pub const KEY_FIELD: &str = "chargehand/idempotencyKey";
 
 /// The tools of a crew's MCP servers that any of its agents may use.
 pub(crate) fn tools(crew: &Crew) -> Vec<Arc<dyn Tool>> {
+    let servers = servers(crew).into_iter();
+    let tools = servers.flat_map(|(_, server)| server.tools());
+    let tools = tools.map(|tool| Arc::new(tool) as Arc<dyn Tool>);
+    tools.collect()
+}
+
+/// How the MCP servers of a crew do, by name. Those that are not needed by anybody are asked as well.
+pub async fn health(crew: &Crew) -> BTreeMap<String, Health> {
+    let mut asked = JoinSet::new();
+    for (name, server) in servers(crew) {
+        asked.spawn(async move { (name, server.health().await) });
+    }
+    asked.join_all().await.into_iter().collect()
+}
+
+/// The servers of a crew, each with the tools that were granted to anybody.
+fn servers(crew: &Crew) -> Vec<(String, Arc<Server>)> {
     let granted: BTreeSet<&String> = crew
         .agents
         .values()
         .flat_map(|agent| &agent.tools)
         .collect();
-    let mut tools: Vec<Arc<dyn Tool>> = Vec::new();
-    for (name, settings) in &crew.mcp {
+    let server = |(name, settings): (&String, &McpServer)| {
         let of_server = granted.iter().filter_map(|granted| {
             let (server, tool) = granted.split_once('.')?;
             (server == name).then_some(tool)
         });
         let server = Server::new(name, settings, &crew.folder, of_server);
-        let remote = server.tools().into_iter();
-        tools.extend(remote.map(|tool| Arc::new(tool) as Arc<dyn Tool>));
-    }
-    tools
+        (name.clone(), server)
+    };
+    crew.mcp.iter().map(server).collect()
 }
 
 /// An MCP server of a crew. Nothing is started or sent before one of its tools is needed; what was
@@ -125,8 +141,8 @@ pub enum Health {
     Available {
         /// The protocol's revision that is spoken with it.
         protocol: String,
-        /// How many tools it has.
-        tools: usize,
+        /// The tools it has, by the names that it gives them; without control characters.
+        tools: BTreeSet<String>,
         /// Tools that were granted and cannot be used, each with the reason.
         unusable: BTreeMap<String, String>,
     },
@@ -202,7 +218,7 @@ impl Server {
                 });
                 Health::Available {
                     protocol,
-                    tools: listed.count(),
+                    tools: listed.names().map(printable).collect(),
                     unusable: unusable.collect(),
                 }
             }
@@ -282,7 +298,8 @@ impl Server {
     }
 
     /// Its tools, as they were listed, or as they are now: when the list has had its time, when it
-    /// says that it changed, when it is not known whether it still answers, or when asked to.
+    /// says that it changed, when it is not known whether it still answers, or when asked to; then all
+    /// of them, otherwise as far as it takes to find those that were granted.
     async fn listed(
         &self,
         connection: &Arc<Connection>,
@@ -299,7 +316,7 @@ impl Server {
         }
         let wanted = self.granted.values().map(|tool| tool.name.as_str());
         let wanted: BTreeSet<&str> = wanted.collect();
-        let asked = timeout(LIST_TIME_MAX, Listed::of(connection, &wanted, said));
+        let asked = timeout(LIST_TIME_MAX, Listed::of(connection, &wanted, anew, said));
         let asked = asked.await.unwrap_or_else(|_| {
             let s = LIST_TIME_MAX.as_secs();
             Err(Broken::off(format!(
@@ -315,7 +332,7 @@ impl Server {
             }
             Err(broken) => {
                 drop(held);
-                let why = self.ended(connection, broken).await.message;
+                let why = self.put_away(connection, &broken).await;
                 Err(self.unreachable(why))
             }
         }
@@ -418,21 +435,9 @@ impl Server {
         (line.tries, line.not_before) = (0, None);
     }
 
-    /// What a call or a listing that broke comes to; a connection that is over is put away.
+    /// What a call that broke comes to.
     async fn ended(&self, connection: &Arc<Connection>, broken: Broken) -> Failure {
-        let story = connection.story().await;
-        let why = redacted(&format!("{}{story}", broken.why), &connection.revealed);
-        if broken.over {
-            let mut line = self.line.lock().await;
-            if line
-                .connection
-                .as_ref()
-                .is_some_and(|held| Arc::ptr_eq(held, connection))
-            {
-                line.connection = None;
-                line.why.clone_from(&why);
-            }
-        }
+        let why = self.put_away(connection, &broken).await;
         let text = format!("the MCP server “{}”: {why}", self.name);
         Failure {
             retryable: broken.retryable,
@@ -440,11 +445,24 @@ impl Server {
         }
     }
 
+    /// Why something broke, without secrets. A connection that is over is not used again.
+    async fn put_away(&self, connection: &Arc<Connection>, broken: &Broken) -> String {
+        let story = connection.story().await;
+        let why = redacted(&format!("{}{story}", broken.why), &connection.revealed);
+        if broken.over {
+            let mut line = self.line.lock().await;
+            let held = line.connection.as_ref();
+            if held.is_some_and(|held| Arc::ptr_eq(held, connection)) {
+                line.connection = None;
+                line.why.clone_from(&why);
+            }
+        }
+        why
+    }
+
     fn unreachable(&self, why: String) -> Failure {
-        let text = match why.starts_with("the MCP server") {
-            true => why,
-            false => format!("the MCP server “{}” cannot be used now: {why}", self.name),
-        };
+        let name = &self.name;
+        let text = format!("the MCP server “{name}” cannot be used now: {why}");
         Failure::new("mcp.unreachable", text)
     }
 }
@@ -456,6 +474,10 @@ impl fmt::Debug for Server {
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// How long to wait after this many tries in a row that led to nothing. The first may be followed at

@@ -188,6 +188,8 @@ impl Running {
         self.stop.send_replace(true);
         while self.lanes.join_next().await.is_some() {}
         self.listener.abort();
+        // Whoever stops a worker may rely on it that its handlers, and what they hold, are gone then.
+        let _ = (&mut self.listener).await;
         self.left = true;
         match self
             .api

@@ -3,7 +3,9 @@
 use crate::error::CliError;
 use crate::output::{Output, counted, cut, duration, print, print_json, say, table};
 use agent::crew::{Crew, CrewError, FILE_DEFAULT, schema};
+use agent::mcp::Health;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,18 +18,23 @@ pub(crate) enum Args {
     /// Check a crew file: print what it means, or every mistake in it.
     #[command(after_help = "Examples:
   chargehand crew check
+  chargehand crew check --servers
   chargehand crew check crews/support.yaml --output json")]
-    Check(FileArgs),
+    Check(CheckArgs),
     /// Print the JSON Schema of crew files, for editors.
     #[command(after_help = "Example:\n  chargehand crew schema > crew.schema.json")]
     Schema,
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct FileArgs {
+pub(crate) struct CheckArgs {
     /// The crew file.
     #[arg(value_name = "FILE", default_value = FILE_DEFAULT)]
     file: PathBuf,
+    /// Also start, or connect to, its MCP servers: list their tools, and see whether those that are
+    /// granted can be used. Exit code 1 when one cannot.
+    #[arg(long)]
+    servers: bool,
 }
 
 /// Write a commented crew file to begin with.
@@ -43,7 +50,7 @@ pub(crate) struct InitArgs {
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<ExitCode, CliError> {
     match args {
-        Args::Check(args) => Ok(check(&args.file, output)),
+        Args::Check(args) => check(args, output),
         Args::Schema => {
             print_json(&schema());
             Ok(ExitCode::SUCCESS)
@@ -52,17 +59,34 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<ExitCode, CliError> {
 }
 
 /// Exit code 2 for a file with mistakes. They are the answer, so all of them are told.
-fn check(file: &Path, output: Output) -> ExitCode {
-    match Crew::load(file) {
-        Ok(crew) => {
-            tell(file, &crew, output);
-            ExitCode::SUCCESS
-        }
+fn check(args: &CheckArgs, output: Output) -> Result<ExitCode, CliError> {
+    let crew = match Crew::load(&args.file) {
+        Ok(crew) => crew,
         Err(mistakes) => {
             complain(&mistakes, output);
-            ExitCode::from(2)
+            return Ok(ExitCode::from(2));
         }
-    }
+    };
+    let servers = match args.servers {
+        true => Some(health(&crew)?),
+        false => None,
+    };
+    tell(&args.file, &crew, servers.as_ref(), output);
+    let usable = |health: &Health| matches!(health, Health::Available { unusable, .. } if unusable.is_empty());
+    let well = servers.is_none_or(|servers| servers.values().all(usable));
+    Ok(ExitCode::from(u8::from(!well)))
+}
+
+/// How its MCP servers do, by name.
+type Servers = BTreeMap<String, Health>;
+
+fn health(crew: &Crew) -> Result<Servers, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|fault| CliError::world("runtime.start", format!("no runtime: {fault}"), ""))?;
+    // What was started ends with the runtime.
+    Ok(runtime.block_on(agent::mcp::health(crew)))
 }
 
 /// All mistakes, on standard error.
@@ -108,17 +132,21 @@ pub(crate) fn complain(mistakes: &[CrewError], output: Output) {
     }
 }
 
-fn tell(file: &Path, crew: &Crew, output: Output) {
+fn tell(file: &Path, crew: &Crew, servers: Option<&Servers>, output: Output) {
     let missing = crew.keys_missing();
     if output == Output::Json {
         let missing = missing
             .iter()
             .map(|(model, variable)| json!({"model": model, "variable": variable}));
-        print_json(&json!({
+        let mut document = json!({
             "crew": crew,
             "digest": crew.digest,
             "keys_missing": missing.collect::<Vec<_>>(),
-        }));
+        });
+        if let Some(servers) = servers {
+            document["servers"] = json!(servers);
+        }
+        print_json(&document);
         return;
     }
     let budget = &crew.budget;
@@ -167,10 +195,39 @@ fn tell(file: &Path, crew: &Crew, output: Output) {
     });
     let heading = ["agent", "version", "model", "rounds", "tools"];
     print(&table(&heading, rows.collect()));
+    for (name, health) in servers.into_iter().flatten() {
+        print("");
+        tell_server(name, health);
+    }
     for (model, variable) in missing {
         say(&format!(
             "note: the model `{model}` needs a key: {variable} is not set here"
         ));
+    }
+}
+
+fn tell_server(name: &str, health: &Health) {
+    match health {
+        Health::Available {
+            protocol,
+            tools,
+            unusable,
+        } => {
+            let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
+            let count = counted(tools.len(), "tool");
+            print(&format!("server      {name}, MCP {protocol}, {count}"));
+            print(&format!("            {}", cut(&tools.join(", "), 1_000)));
+            for (tool, why) in unusable {
+                say(&format!(
+                    "error: `{tool}` cannot be used: {}",
+                    cut(why, 400)
+                ));
+            }
+        }
+        Health::Unavailable { why } => {
+            print(&format!("server      {name}, unavailable"));
+            say(&format!("error: {}", cut(why, 400)));
+        }
     }
 }
 

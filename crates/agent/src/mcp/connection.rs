@@ -5,7 +5,7 @@ use super::listed::Listed;
 use super::{CALLS_AT_ONCE_MAX, KEY_FIELD, MESSAGE_BYTES_MAX};
 use crate::command::{Capture, DRAIN_TIME_MAX, Group, STDERR_BYTES_MAX, Surroundings, spawn};
 use crate::tool::command::Revealed;
-use crate::tool::cut;
+use crate::tool::{STOP_TIME_MAX, cut};
 use reqwest::redirect::Policy;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, ClientCapabilities, ClientConfig, Implementation,
@@ -28,7 +28,7 @@ use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -40,7 +40,7 @@ use tokio::time::timeout;
 /// Longest time for an address to be connected to.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// Longest time a program has to end by itself when it is no longer needed.
-const LEAVE_TIME: Duration = Duration::from_secs(1);
+const LEAVE_TIME: Duration = Duration::from_millis(100);
 /// Redirects that are followed, all of them at the same address.
 const REDIRECTS_MAX: usize = 5;
 
@@ -257,11 +257,10 @@ impl Connection {
         let mut meta = RequestMetaObject::new();
         meta.insert(KEY_FIELD.into(), key.into());
         params.meta = Some(meta);
-        // Until it answers: whoever gives the call up leaves this behind, and the protocol's word that
-        // it is cancelled.
-        let before = self.doubtful.swap(true, Relaxed);
+        // Whoever gives the call up leaves a doubt behind, and the protocol's word that it is cancelled.
+        let mut unanswered = Unanswered(Some(&self.doubtful));
         let answer = self.running.peer().call_tool_once(params).await;
-        self.doubtful.store(before, Relaxed);
+        unanswered.0 = None;
         match answer.map_err(broken)? {
             CallToolResponse::Complete(result) => Ok(gave(result)),
             CallToolResponse::InputRequired(_) => {
@@ -271,6 +270,17 @@ impl Connection {
             _ => Err(Broken::protocol(
                 "it answered a call with a task, which it was not asked to".into(),
             )),
+        }
+    }
+}
+
+/// A call under way. When it is given up, nobody knows whether the server still answers.
+struct Unanswered<'a>(Option<&'a AtomicBool>);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(doubtful) = self.0 {
+            doubtful.store(true, Relaxed);
         }
     }
 }
@@ -419,8 +429,11 @@ fn causes(fault: &dyn Error) -> String {
     cut(&text)
 }
 
-/// A server's process. It and all that it started are gone a moment after this is dropped.
+/// A server's process. When this is dropped, it and all that it started are asked to end, and killed a
+/// moment later, before anything else happens here: there may be no later.
 struct Process {
+    /// There as long as the process is: its number may be another's then.
+    group: Weak<Group>,
     story: Arc<Story>,
     /// Dropped to say that it is no longer needed.
     _needed: oneshot::Sender<()>,
@@ -447,7 +460,7 @@ impl Process {
     > {
         let child = spawn(Surroundings::Bare(folder), command, variables);
         let mut child = child.map_err(|error| error.message)?;
-        let group = Group::of(&child);
+        let group = Arc::new(Group::of(&child));
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("it has no standard input or output".into());
         };
@@ -457,6 +470,7 @@ impl Process {
         });
         let (needed, left) = oneshot::channel();
         let (gone, end) = oneshot::channel();
+        let kept = Arc::downgrade(&group);
         tokio::spawn(keep(child, group, left, Arc::clone(&story), gone));
         let lines = Lines {
             inner: stdout,
@@ -465,6 +479,7 @@ impl Process {
             story: Arc::clone(&story),
         };
         let process = Self {
+            group: kept,
             story,
             _needed: needed,
         };
@@ -486,6 +501,14 @@ impl Process {
     }
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(group) = self.group.upgrade() {
+            group.end_within(LEAVE_TIME);
+        }
+    }
+}
+
 impl Story {
     fn ended(&self) -> Option<String> {
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -502,7 +525,7 @@ impl Story {
 /// Stays with a process until it is over, and ends all that it started.
 async fn keep(
     mut child: Child,
-    group: Group,
+    group: Arc<Group>,
     mut left: oneshot::Receiver<()>,
     story: Arc<Story>,
     gone: oneshot::Sender<()>,
@@ -513,9 +536,9 @@ async fn keep(
                 story.end(status.to_string());
             }
         }
-        // Its input is closed by now, which says that it may go.
+        // It is killed by now.
         _ = &mut left => {
-            let _ = timeout(LEAVE_TIME, child.wait()).await;
+            let _ = timeout(STOP_TIME_MAX, child.wait()).await;
         }
     }
     drop(group);

@@ -38,10 +38,12 @@ pub(super) struct Offer {
 }
 
 impl Listed {
-    /// Reads the list, page by page, until all that is wanted was found or a bound is reached.
+    /// Reads the list, page by page, until a bound is reached, or all that is wanted was found, unless
+    /// the whole is asked for.
     pub(super) async fn of(
         connection: &Connection,
         wanted: &BTreeSet<&str>,
+        whole: bool,
         changes: u64,
     ) -> Result<Self, Broken> {
         let (mut offers, mut names) = (BTreeMap::new(), BTreeSet::new());
@@ -65,7 +67,7 @@ impl Listed {
                 names.insert(name);
             }
             page = listed.next_cursor;
-            let all = offers.len() == wanted.len();
+            let all = !whole && offers.len() == wanted.len();
             if page.is_none() || all || names.len() >= TOOLS_MAX {
                 break;
             }
@@ -97,10 +99,6 @@ impl Listed {
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.names.len()
     }
 }
 

@@ -104,7 +104,7 @@ fn available(health: Health) -> (String, usize) {
     match health {
         Health::Available {
             protocol, tools, ..
-        } => (protocol, tools),
+        } => (protocol, tools.len()),
         Health::Unavailable { why } => panic!("{why}"),
     }
 }
@@ -187,6 +187,22 @@ fn grants_are_checked_when_the_crew_is_loaded() {
     std::fs::write(&file, text + own).unwrap();
     let mistakes = Crew::load(&file).unwrap_err();
     assert!(mistakes.iter().any(|mistake| mistake.code == "crew.name"));
+}
+
+#[test]
+fn the_documented_servers_are_accepted() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/crews.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, section) = page.split_once("### MCP servers").unwrap();
+    let yaml = section.split("```yaml\n").nth(1).unwrap();
+    let yaml = yaml.split("```").next().unwrap();
+    let clerk = yaml.replace("# …", "description: D.\n    instructions: I.");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("crew.yaml");
+    let head = "version: 1\nname: desk\nmodels: {m: scripted/none.json}\n";
+    std::fs::write(&file, format!("{head}{clerk}")).unwrap();
+    let crew = Crew::load(&file).unwrap();
+    assert_eq!(crew.mcp.len(), 2);
 }
 
 #[tokio::test]

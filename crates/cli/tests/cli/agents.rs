@@ -188,3 +188,45 @@ fn a_plan_is_shown_changed_and_done_only_when_somebody_says_yes() {
         .refused(2, "plan.invalid")
         .names("nowhere.json");
 }
+
+/// A server that neither goes when it is asked to nor when nobody speaks to it, with a child.
+#[test]
+fn what_an_mcp_server_started_is_gone_when_the_run_is_over() {
+    let world = World::new();
+    let server = include_str!("../../../agent/tests/agent/mcp/hostile.py");
+    world.file("server.py", server);
+    world.file(
+        "crew.yaml",
+        "version: 1\nname: desk\nmodels: {m: scripted/answers.json}\n\
+         agents:\n  clerk: {description: Acts., instructions: You act., tools: [shop.act]}\n\
+         mcp: {shop: {command: python3 server.py children}}\n",
+    );
+    let brief = json!({"agent": "clerk", "objective": "Act.", "inputs": [], "acceptance": [], "evidence": ["shop.act"]});
+    let rules = json!([
+        {"when": {"last_contains": "Plan how this crew"}, "answer": {"text": json!({"briefs": [brief]}).to_string()}},
+        {"when": {"system_contains": "You act", "turn": 1}, "answer": {"calls": [{"tool": "shop_act", "arguments": {}}]}},
+        {"when": {"system_contains": "You act", "turn": 2}, "answer": {"text": "Acted."}},
+        {"when": {"last_contains": "Answer the goal"}, "answer": {"text": "It acted [1]."}},
+    ]);
+    world.file("answers.json", json!({"rules": rules}).to_string());
+    world.file("letter.txt", "Act, please.");
+    let ran = world.run(&["run", "Act", "--crew", "crew.yaml", "--input", "letter.txt"]);
+    let ran = ran.ended(0);
+    assert!(ran.out.contains("It acted [1]."), "{ran:#?}");
+    let log = world.read("log");
+    let (_, group) = log.split_once("group ").unwrap();
+    let started: u32 = group.lines().next().unwrap().parse().unwrap();
+    let left = || {
+        let all = std::fs::read_dir("/proc").unwrap();
+        let stats =
+            all.filter_map(|one| std::fs::read_to_string(one.ok()?.path().join("stat")).ok());
+        let alive = stats.filter(|stat| {
+            // After the name in brackets: state, parent, group.
+            let mut words = stat.rsplit(") ").next().unwrap_or("").split(' ');
+            let (state, group) = (words.next(), words.nth(1));
+            state != Some("Z") && group.and_then(|group| group.parse().ok()) == Some(started)
+        });
+        alive.count()
+    };
+    until("the server and its child are gone", || left() == 0);
+}

@@ -160,3 +160,46 @@ fn the_documented_crews_are_accepted() {
         .run(&["crew", "check", example.to_str().unwrap()])
         .ended(0);
 }
+
+/// A server that a crew needs is asked before a run, when somebody wants to know.
+#[test]
+fn the_servers_of_a_crew_are_asked_what_they_have() {
+    let world = World::new();
+    let server = r#"import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    if asked.get("method") == "initialize":
+        said = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "shop", "version": "1"}}
+    elif asked.get("method") == "tools/list":
+        said = {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in ["find", "refund"]]}
+    elif "id" in asked:
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32601, "message": "what?"}}), flush=True)
+        continue
+    else:
+        continue
+    print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": said}), flush=True)
+"#;
+    world.file("shop.py", server);
+    let crew = |tool: &str| {
+        format!(
+            "version: 1\nname: desk\nmodels: {{m: scripted/none.json}}\nagents:\n  clerk: {{description: D., instructions: I., tools: [shop.{tool}]}}\nmcp: {{shop: {{command: python3 shop.py}}}}\n"
+        )
+    };
+    world.file("crew.yaml", crew("find"));
+    let said = world.run(&["crew", "check", "--servers"]).ended(0);
+    for seen in ["shop, MCP 2025-11-25, 2 tools", "find, refund"] {
+        assert!(said.out.contains(seen), "{seen}: {said:#?}");
+    }
+    world.file("crew.yaml", crew("fnid"));
+    // The file alone does not tell.
+    world.run(&["crew", "check"]).ended(0);
+    let said = world.run(&["crew", "check", "--servers"]).ended(1);
+    assert!(said.err.contains("did you mean “find”?"), "{said:#?}");
+    world.file("shop.py", "import sys; sys.exit('no ink')");
+    let said = world
+        .run(&["crew", "check", "--servers", "-o", "json"])
+        .ended(1);
+    let shop = &said.document()["servers"]["shop"];
+    assert_eq!(shop["state"], "unavailable");
+    assert!(shop["why"].as_str().unwrap().contains("no ink"), "{shop}");
+}

@@ -6,6 +6,7 @@ It writes down every method that it gets, and every process that it is, into `lo
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -134,12 +135,22 @@ def act(to):
         text(to, "acted")
 
 
-LOG.write(f"pid {os.getpid()}\n")
+if MODE == "children":
+    # Who is only asked to end does not.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+LOG.write(f"pid {os.getpid()}\ngroup {os.getpgrp()}\n")
 if MODE == "crashes":
     sys.exit(f"no configuration for {os.environ.get('SHOP_KEY')}")
 deaf = False
 held = []
-for line in sys.stdin:
+def messages():
+    yield from sys.stdin
+    while MODE == "children":
+        # Nor does it when nobody speaks to it any more.
+        time.sleep(1)
+
+
+for line in messages():
     message = json.loads(line)
     method = message.get("method", "answer")
     LOG.write(method + "\n")
