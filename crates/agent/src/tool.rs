@@ -25,12 +25,19 @@
 pub(crate) mod command;
 mod fetch;
 mod files;
+mod http;
+pub(crate) mod openapi;
 mod shell;
 
 pub use command::Program;
 pub use fetch::Fetch;
 pub use files::{
     ENTRIES_MAX, FILE_BYTES_MAX, FILES_MAX, FOLDER_DEPTH_MAX, FileTool, MATCHES_MAX, TEXT_BYTES_MAX,
+};
+pub use http::{HttpTool, LEFT_ALONE_MAX, RETRIES};
+pub use openapi::{
+    DOCUMENT_BYTES_MAX, DOCUMENT_NODES_MAX, Form, KeyPlace, OPERATIONS_MAX, Operation,
+    PARAMETERS_MAX, Parameter, ParameterPlace, SCHEMA_DEPTH_MAX, SCHEMAS_MAX,
 };
 pub use shell::{
     BELIEVED, COMMAND_CHARS_MAX, LOOK, SCRATCH_BYTES_MAX, SHELL_FILE_BYTES_MAX, SHELL_FLOOD_BYTES,
@@ -69,6 +76,13 @@ pub const RESULT_BYTES_MAX: usize = 1024 * 1024;
 pub const MODEL_NAME_CHARS_MAX: usize = 64;
 /// Longest wait for a tool that was stopped to be gone.
 pub const STOP_TIME_MAX: Duration = Duration::from_millis(1_000);
+
+/// How often a call is made again, at most.
+pub const RETRIES_MAX: u32 = 10;
+/// The pause before the first repetition; each next one is twice as long.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// The longest such pause.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// Complaints about arguments or a result that are told.
 const COMPLAINTS_MAX: usize = 5;
@@ -119,6 +133,12 @@ impl ToolCard {
 pub trait Tool: Send + Sync {
     /// What it is; the same as long as it lives.
     fn card(&self) -> &ToolCard;
+
+    /// How often a call that failed may be made again, at most [`RETRIES_MAX`]: only where it is known
+    /// that nothing was done, or doing it again does no harm.
+    fn retries(&self) -> u32 {
+        0
+    }
 
     /// Whether it could be called now.
     ///
@@ -226,6 +246,11 @@ impl Toolbox {
             tools.push(Arc::new(Program::new(name, tool.clone(), &crew.folder)));
         }
         tools.extend(mcp::tools(crew));
+        for (name, api) in &crew.apis {
+            for tool in HttpTool::all(name, api)? {
+                tools.push(Arc::new(tool));
+            }
+        }
         Self::new(tools.into_iter().chain(more))
     }
 
@@ -281,7 +306,9 @@ impl Toolbox {
     }
 
     /// Calls a tool, if it was granted. It comes back within the tool's time limit and
-    /// [`STOP_TIME_MAX`], whatever the tool does, and what ran is stopped when this is dropped.
+    /// [`STOP_TIME_MAX`], whatever the tool does, and what ran is stopped when this is dropped. Where the
+    /// tool says so ([`Tool::retries`]) a call that failed is made again, with the same key and the same
+    /// time limit; what may have been done, and must not be done twice, never is.
     ///
     /// # Errors
     /// | code | when | may be made again |
@@ -313,12 +340,27 @@ impl Toolbox {
             let text = format!("“{name}” cannot be called so: {complaint}");
             return Err(Failure::permanent("tool.arguments", text));
         }
-        let (tool, arguments, key) = (Arc::clone(&held.tool), arguments.clone(), key.to_owned());
-        let called = limited(card, async move {
-            available(&*tool).await?;
-            tool.call(&arguments, &key).await
-        });
-        let result = called.await?;
+        let retries = held.tool.retries().min(RETRIES_MAX);
+        let mut pause = RETRY_PAUSE;
+        let mut made = 0;
+        let result = loop {
+            let (tool, arguments, key) =
+                (Arc::clone(&held.tool), arguments.clone(), key.to_owned());
+            let called = limited(card, async move {
+                available(&*tool).await?;
+                tool.call(&arguments, &key).await
+            });
+            let failure = match called.await {
+                Ok(result) => break result,
+                Err(failure) => failure,
+            };
+            if made == retries || !failure.retryable || card.leaves_in_doubt(&failure) {
+                return Err(failure);
+            }
+            made += 1;
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(RETRY_PAUSE_MAX);
+        };
         if let Err(complaint) = fits(&result, RESULT_BYTES_MAX, held.output.as_ref()) {
             let text = format!("what “{name}” gave is not what it promises: {complaint}");
             return Err(Failure::permanent("tool.output", text));

@@ -1,5 +1,6 @@
 //! The crate from outside, in one binary: real files, real text, real programs.
 
+mod api_tools;
 mod assistant;
 mod budget;
 mod command;
