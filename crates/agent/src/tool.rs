@@ -44,7 +44,7 @@ pub use shell::{
     SHELL_OUTPUT_BYTES_MAX, ShellTool,
 };
 
-use crate::crew::Crew;
+use crate::crew::{Crew, Shell};
 use crate::mcp;
 use crate::model::ToolSpec;
 use async_trait::async_trait;
@@ -223,6 +223,15 @@ impl Toolbox {
         Ok(Self { tools: held })
     }
 
+    /// With the built-in tools that need no folder.
+    ///
+    /// # Errors
+    /// As [`Toolbox::new`].
+    pub fn built_in() -> Result<Self, Failure> {
+        let shell = ShellTool::new(Shell::default());
+        Self::new([Arc::new(Fetch::public()) as Arc<dyn Tool>, Arc::new(shell)])
+    }
+
     /// With the built-in tools, the crew's own, those of its MCP servers that are granted to anybody,
     /// and these.
     ///
@@ -257,6 +266,12 @@ impl Toolbox {
     /// What there is, by name.
     pub fn cards(&self) -> impl Iterator<Item = &ToolCard> {
         self.tools.values().map(|held| held.tool.card())
+    }
+
+    /// Those of a category, whatever its letters' case.
+    pub fn cards_of(&self, category: &str) -> impl Iterator<Item = &ToolCard> {
+        self.cards()
+            .filter(move |card| card.category.eq_ignore_ascii_case(category))
     }
 
     /// The card of this name.
@@ -410,7 +425,10 @@ async fn limited<T: Send + 'static>(
             // So that what it started is gone, if it lets go at all.
             let _ = tokio::time::timeout(STOP_TIME_MAX, &mut running).await;
             let ms = card.timeout.as_millis();
-            let text = format!("“{}” took longer than {ms} ms and was stopped", card.name);
+            let text = format!(
+                "Tool execution timed out: “{}” took longer than {ms} ms and was stopped",
+                card.name
+            );
             let failure = Failure::permanent("tool.timed_out", text);
             return Err(Failure {
                 retryable: repeatable,

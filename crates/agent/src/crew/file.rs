@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 const DURATION_PATTERN: &str = "^[1-9][0-9]{0,8}(ms|s|m|h|d)$";
 /// Bytes: a whole number and `kb`, `mb` or `gb`.
 const SIZE_PATTERN: &str = "^[1-9][0-9]{0,8}(kb|mb|gb)$";
+/// A word to group tools by.
+const CATEGORY_PATTERN: &str = "^[A-Za-z][A-Za-z0-9_-]{0,63}$";
 /// `provider/model`.
 const MODEL_PATTERN: &str = "^[a-z_]+/[^\\s/][^\\s]{0,199}$";
 /// A secret's handle.
@@ -264,8 +266,8 @@ pub(super) struct CommandFile {
     /// How often a call that failed is made again, where that does no harm: 0 to 10.
     #[schemars(range(min = 0, max = 10))]
     pub(super) retry: Option<u32>,
-    /// A word to group tools by.
-    #[schemars(regex(pattern = NAME_PATTERN))]
+    /// A word to group tools by, in letters of either case.
+    #[schemars(regex(pattern = CATEGORY_PATTERN))]
     pub(super) category: Option<String>,
     /// Variables for the program, which otherwise gets `PATH`, `HOME` and `LANG` only. A value is a
     /// text, or a secret's handle: `secret://NAME` is the environment variable
@@ -349,8 +351,8 @@ pub(super) struct ApiFile {
     /// How often a call that failed is made again, where that does no harm: 0 to 10.
     #[schemars(range(min = 0, max = 10))]
     pub(super) retry: Option<u32>,
-    /// A word to group tools by.
-    #[schemars(regex(pattern = NAME_PATTERN))]
+    /// A word to group tools by, in letters of either case.
+    #[schemars(regex(pattern = CATEGORY_PATTERN))]
     pub(super) category: Option<String>,
 }
 
