@@ -4,6 +4,7 @@ use crate::crew_file;
 use crate::error::CliError;
 use crate::output::{Output, instant, print, print_json, table};
 use crate::target::Target;
+use agent::crew::Crew;
 use agent::tool::{ToolCard, Toolbox};
 use domain::demand::Demand;
 use domain::error::{Code, Error};
@@ -15,7 +16,9 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Args {
     /// List the tools that a crew file's agents can be granted, and whether they can be called now.
-    #[command(after_help = "Examples:\n  chargehand tools list --crew crew.yaml\n  chargehand tools list --category files")]
+    #[command(
+        after_help = "Examples:\n  chargehand tools list --crew crew.yaml\n  chargehand tools list --category files"
+    )]
     List {
         /// The crew file, for its own tools; without it, those that are built in.
         #[arg(long, value_name = "FILE")]
@@ -29,14 +32,25 @@ pub(crate) enum Args {
     Missing,
 }
 
-pub(crate) async fn list(
+pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<ExitCode, CliError> {
+    match args {
+        Args::List { crew, category } => list(crew, category, output).await,
+        Args::Missing => missing(target, output).await,
+    }
+}
+
+async fn list(
     crew: Option<PathBuf>,
     category: Option<String>,
     output: Output,
 ) -> Result<ExitCode, CliError> {
-    let tools = match crew {
-        Some(file) => Toolbox::of_crew(&crew_file::load(&file)?, []),
+    let tools = match crew.as_deref().map(Crew::load) {
         None => Toolbox::built_in(),
+        Some(Ok(crew)) => Toolbox::of_crew(&crew, []),
+        Some(Err(mistakes)) => {
+            crew_file::complain(&mistakes, output);
+            return Ok(ExitCode::from(2));
+        }
     };
     let tools = tools.map_err(|failure| Error::new(Code::OutOfRange, failure.message))?;
     let cards: Vec<&ToolCard> = match &category {
@@ -72,7 +86,7 @@ pub(crate) async fn list(
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) async fn missing(target: &Target, output: Output) -> Result<ExitCode, CliError> {
+async fn missing(target: &Target, output: Output) -> Result<ExitCode, CliError> {
     let missing = target.open_to_read()?.api().tool_demand_list().await?;
     match output {
         Output::Json => print_json(&json!({"items": missing})),

@@ -9,6 +9,7 @@ mod crew_file;
 mod input;
 mod mcp;
 mod mind;
+mod missing;
 mod model;
 mod pattern;
 mod plan;
