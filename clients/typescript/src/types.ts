@@ -252,6 +252,22 @@ export type Delivery = {
   };
 };
 
+/** A tool that is missed. */
+export type Demand = Miss & {
+  /** How often it was wanted. */
+  count: number;
+  /** When it was wanted first. */
+  first_at: Time;
+  /** When it was wanted last. */
+  last_at: Time;
+};
+
+/** Tools that are missed. */
+export type Demands = {
+  /** All of them, the last missed first. */
+  items: Demand[];
+};
+
 /** How an event moves the accounts it touches. */
 export type Dues = {
   /** Newly held. */
@@ -271,7 +287,7 @@ export type Each = {
    * here no more.
    */
   items?: unknown[];
-  /** The step whose output, a list, has the items. */
+  /** The step whose output has the items: a list, or an object whose `items` are one. */
   over?: Name | null;
   /** What each task is. */
   task: Template;
@@ -774,6 +790,19 @@ export type Event = {
     run: RunId;
   };
 } | {
+  /**
+   * A task of a run added steps to it. Folds while the run runs; refused otherwise (`run.state`), and
+   * when the steps do not fit the graph (`graph.invalid`).
+   */
+  "run.extended": {
+    /** Which attempt said so. */
+    lease: AttemptRef;
+    /** The run. */
+    run: RunId;
+    /** The steps, behind those that are there. */
+    steps: Step[];
+  };
+} | {
   /** Of something that a run may spend, most is spent. Once for each run. */
   "budget.warned": {
     /** The run. */
@@ -864,6 +893,14 @@ export type Event = {
   "credential.revoked": {
     /** Which. */
     id: Name;
+  };
+} | {
+  /** Somebody wanted a tool and did not have it. */
+  "tool.missed": {
+    /** Nobody had before. */
+    first?: boolean;
+    /** Which, who and why. */
+    miss: Miss;
   };
 } | {
   /** An idempotency key was remembered long enough. */
@@ -967,6 +1004,9 @@ export type Join = "all" | "any" | {
   /** The first so many to complete, in that order; the rest is cancelled. */
   first_k: number;
 } | {
+  /** All ended, whether well or not, and at least so many completed; 0 will do. */
+  ended: number;
+} | {
   /**
    * All ended, or so many milliseconds have passed since it began to watch, and at least one
    * completed; the rest is cancelled.
@@ -976,6 +1016,9 @@ export type Join = "all" | "any" | {
 
 /** Any JSON, at most 1 MiB. */
 export type Json = unknown;
+
+/** Why a tool was not to be had. */
+export type Lack = "unknown" | "not_granted" | "unavailable";
 
 /** What was spent, and what is held for steps under way. */
 export type Ledger = {
@@ -1049,6 +1092,20 @@ export type Minted = {
   credential: CredentialView;
   /** The key to show: kept nowhere, so keep it now. */
   key: string;
+};
+
+/** Somebody wanted a tool and did not have it. */
+export type Miss = {
+  /** Who wanted it: an agent, or a supervisor for its plan. */
+  by: Name;
+  /** Why it was not to be had. */
+  lack: Lack;
+  /** In which run. */
+  run?: RunId | null;
+  /** For which task. */
+  task?: TaskId | null;
+  /** The tool's name, as it was wanted. */
+  tool: Name;
 };
 
 /** `msg_` and 26 characters; ids of later things sort later. */
@@ -1352,7 +1409,7 @@ export type Recorded = {
 };
 
 /** What a gate makes of the outputs of completed tasks. */
-export type Reduce = "collect" | "concat" | "merge" | "vote" | {
+export type Reduce = "collect" | "concat" | "merge" | "outcomes" | "vote" | {
   /** The value of an expression over `outputs`, `goal` and `steps`. */
   expression: string;
 } | "supervisor";
@@ -1369,6 +1426,15 @@ export type Report = "started" | {
 } | {
   /** What became of one step of it. */
   recorded: NewRecord;
+} | {
+  /**
+   * Its run goes on with these steps, too. They may need each other and what is there; the same
+   * said again changes nothing.
+   */
+  extended: {
+    /** All of them. */
+    steps: Step[];
+  };
 } | {
   /** The result. */
   completed: {
@@ -2499,12 +2565,29 @@ export interface Operations {
     body: undefined;
     answer: TenantList;
   };
+  /**
+   * List the tools that somebody wanted and did not have, the last missed first: how often, since when,
+   * and who wanted them last.
+   */
+  tool_demand_list: {
+    path: { [name: string]: never };
+    query: { [name: string]: never };
+    body: undefined;
+    answer: Demands;
+  };
   /** List the tools that workers here say they have, and the server's own skills. */
   tool_list: {
     path: { [name: string]: never };
     query: { [name: string]: never };
     body: undefined;
     answer: Skills;
+  };
+  /** Note that somebody wanted a tool and did not have it; for one task, once. */
+  tool_missed: {
+    path: { [name: string]: never };
+    query: { [name: string]: never };
+    body: Miss;
+    answer: undefined;
   };
   /** Report on attempts and claim tasks, in one transaction: what a worker does all day. */
   work: {
@@ -2633,7 +2716,9 @@ export const ROUTES = {
   task_submit_many: ["POST", "/v1/tasks/batch"],
   tenant_create: ["POST", "/v1/tenants"],
   tenant_list: ["GET", "/v1/tenants"],
+  tool_demand_list: ["GET", "/v1/tools/missing"],
   tool_list: ["GET", "/v1/tools"],
+  tool_missed: ["POST", "/v1/tools/missing"],
   work: ["POST", "/v1/workers/{worker}/work"],
   worker_get: ["GET", "/v1/workers/{worker}"],
   worker_heartbeat: ["POST", "/v1/workers/{worker}/heartbeat"],

@@ -36,6 +36,7 @@ pub use tree::Place;
 
 use crate::model::ModelName;
 use crate::model::price::{Price, Prices};
+use crate::tool::Operation;
 use domain::record::EffectClass;
 use serde::Serialize;
 use serde_json::Value;
@@ -56,6 +57,8 @@ pub const MODELS_MAX: usize = 50;
 pub const TOOLS_MAX: usize = 200;
 /// MCP servers of one crew at most.
 pub const SERVERS_MAX: usize = 32;
+/// APIs of one crew at most.
+pub const APIS_MAX: usize = 32;
 /// Tools that one agent may be granted at most.
 pub const GRANTS_MAX: usize = 128;
 /// Tools that may wait for a person's yes at most.
@@ -87,6 +90,8 @@ const TOOL_PATTERN: &str = "^[a-z][a-z0-9_-]{0,31}(\\.[a-z0-9][a-z0-9_-]{0,31}){
 const SERVER_PATTERN: &str = "^[a-z][a-z0-9_-]{0,31}$";
 /// What the second part looks like.
 const SERVER_TOOL_PATTERN: &str = "^[a-z0-9][a-z0-9_-]{0,31}$";
+/// What names of APIs look like: the first part of their tools' names.
+const API_PATTERN: &str = "^[a-z][a-z0-9_-]{0,31}$";
 
 /// A crew that can be run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -108,6 +113,9 @@ pub struct Crew {
     /// MCP servers, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub mcp: BTreeMap<String, McpServer>,
+    /// APIs whose operations are tools, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub apis: BTreeMap<String, Api>,
     /// What the built-in tools for files see; `None` when no agent has them.
     pub files: Option<Files>,
     /// How the built-in tool `shell` is bounded; `None` for [`Shell::default`].
@@ -240,6 +248,9 @@ pub struct CommandTool {
     pub category: String,
     /// Variables for the program.
     pub env: BTreeMap<String, EnvValue>,
+    /// How often a call that failed is made again, where that does no harm; never when nothing is said.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub retry: u32,
     /// SHA-256, in hex, of the program's file, when the command line begins with a path.
     pub program: Option<String>,
 }
@@ -290,6 +301,32 @@ pub struct McpTool {
     pub effect: EffectClass,
     /// Arguments that text from outside must not fill without a person's yes.
     pub sensitive: BTreeSet<String>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// An API that an OpenAPI document describes; agents may be granted its operations as `API.OPERATION`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Api {
+    /// The document's file as it was written.
+    pub openapi: String,
+    /// Where it is.
+    pub base_url: String,
+    /// The crew file names that address itself, and so means it: it may be a private one.
+    pub private: bool,
+    /// Its key.
+    pub key: Option<Secret>,
+    /// How long a call may take; 30 seconds when nothing is said.
+    pub timeout: Duration,
+    /// How often a call that failed is made again, where that does no harm; `None` for
+    /// [`crate::tool::RETRIES`], and for never where a call must not be repeated.
+    pub retry: Option<u32>,
+    /// A word to group tools by; `http` when nothing is said.
+    pub category: String,
+    /// The operations that may be granted, by name.
+    pub operations: BTreeMap<String, Operation>,
 }
 
 /// What a variable of a command tool is set to.

@@ -538,7 +538,7 @@ pub const ERRORS: &[Explained] = &[
     ),
     (
         "tool.unavailable",
-        "A tool cannot be called now: its program, its folder or its secret is missing. It was not called.",
+        "A tool cannot be called now: its program, its folder or its secret is missing, there is no sandbox, or its service asks to be left alone. It was not called.",
         "Mend what the message names; it is asked again at the next call.",
     ),
     (

@@ -7,12 +7,16 @@ use crate::model::ToolSpec;
 use crate::tool::{ToolCard, Toolbox};
 use async_trait::async_trait;
 use chargehand::{Context, EffectClass};
+use domain::demand::{Lack, Miss};
+use domain::limits::NAME_BYTES_MAX;
 use domain::name::Name;
 use domain::task::Failure;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// What a mind may do besides thinking: the tools that were granted to it, and no others.
 #[async_trait]
@@ -23,6 +27,16 @@ pub trait Hands: Send + Sync + fmt::Debug {
     /// The tool's own name, for whom models know by another, and what doing it twice would mean; none
     /// when there is no such tool, or it is not granted.
     fn known(&self, tool: &str) -> Option<(String, EffectClass)>;
+
+    /// The names of those that are granted and cannot be called now.
+    async fn unavailable(&self) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+
+    /// Notes that a tool was wanted which is not there, or not for this mind.
+    async fn missed(&self, task: &Context, tool: &str) {
+        note_missed(task, tool, Lack::Unknown).await;
+    }
 
     /// Does it, for this task. `key` is the same however often this very call is tried.
     ///
@@ -35,6 +49,29 @@ pub trait Hands: Send + Sync + fmt::Debug {
         arguments: &Value,
         key: &str,
     ) -> Result<Value, Failure>;
+}
+
+/// Longest wait for tools to say whether they can be called.
+const ASKED: Duration = Duration::from_secs(5);
+
+/// Notes that a tool was wanted and not to be had. A task goes on whether or not this can be noted.
+pub(crate) async fn note_missed(task: &Context, tool: &str, lack: Lack) {
+    // Models write anything; a name is what is left of it.
+    let plain: String = tool.chars().filter(|c| !c.is_control()).collect();
+    let plain = plain.trim();
+    let plain = plain[..plain.floor_char_boundary(NAME_BYTES_MAX)].trim_end();
+    let Ok(tool) = Name::new(plain) else {
+        return;
+    };
+    let assignment = task.assignment();
+    let miss = Miss {
+        tool,
+        lack,
+        by: task.speaker().clone(),
+        run: assignment.run_id,
+        task: Some(assignment.task_id),
+    };
+    let _ = task.api().tool_missed(miss).await;
 }
 
 /// A mind without hands.
@@ -122,6 +159,41 @@ impl Hands for Granted {
         if let Some((name, _)) = self.board(tool) {
             return board::call(task, name, arguments, key).await;
         }
-        self.make(tool, arguments, key).await
+        let made = self.make(tool, arguments, key).await;
+        if let (Err(failure), Some(card)) = (&made, self.card(tool))
+            && failure.code == "tool.unavailable"
+        {
+            note_missed(task, &card.name, Lack::Unavailable).await;
+        }
+        made
+    }
+
+    async fn unavailable(&self) -> BTreeSet<String> {
+        let mut asked = JoinSet::new();
+        for tool in &self.tools {
+            let (toolbox, tool) = (Arc::clone(&self.toolbox), tool.clone());
+            if toolbox.card(&tool).is_some() {
+                asked.spawn(async move { toolbox.available(&tool).await.err().map(|_| tool) });
+            }
+        }
+        let mut unavailable = BTreeSet::new();
+        let all = async {
+            while let Some(said) = asked.join_next().await {
+                unavailable.extend(said.ok().flatten());
+            }
+        };
+        // Whoever has not said by then shows it when it is called.
+        let _ = tokio::time::timeout(ASKED, all).await;
+        unavailable
+    }
+
+    async fn missed(&self, task: &Context, tool: &str) {
+        let name = self.toolbox.name_of(tool).map_or(tool, Name::as_str);
+        let is_there = self.toolbox.card(name).is_some() || board::known(tool).is_some();
+        let lack = match is_there {
+            true => Lack::NotGranted,
+            false => Lack::Unknown,
+        };
+        note_missed(task, name, lack).await;
     }
 }

@@ -620,6 +620,7 @@ impl Working<'_> {
     /// One call, from its receipt if there is one.
     async fn call(&mut self, call: &Call) -> Result<Called, Failure> {
         let Some((name, effect)) = self.mind.hands.known(&call.tool) else {
+            self.mind.hands.missed(self.task, &call.tool).await;
             return Ok(Called::Failed(format!(
                 "there is no tool “{}” for you",
                 call.tool

@@ -25,6 +25,7 @@ mod openai;
 mod openai_responses;
 pub mod price;
 mod refusal;
+pub(crate) use refusal::retry_after;
 pub mod scripted;
 mod wire;
 

@@ -25,6 +25,8 @@
 pub(crate) mod command;
 mod fetch;
 mod files;
+mod http;
+pub(crate) mod openapi;
 mod shell;
 
 pub use command::Program;
@@ -32,12 +34,17 @@ pub use fetch::Fetch;
 pub use files::{
     ENTRIES_MAX, FILE_BYTES_MAX, FILES_MAX, FOLDER_DEPTH_MAX, FileTool, MATCHES_MAX, TEXT_BYTES_MAX,
 };
+pub use http::{HttpTool, LEFT_ALONE_MAX, RETRIES};
+pub use openapi::{
+    DOCUMENT_BYTES_MAX, DOCUMENT_NODES_MAX, Form, KeyPlace, OPERATIONS_MAX, Operation,
+    PARAMETERS_MAX, Parameter, ParameterPlace, SCHEMA_DEPTH_MAX, SCHEMAS_MAX,
+};
 pub use shell::{
     BELIEVED, COMMAND_CHARS_MAX, LOOK, SCRATCH_BYTES_MAX, SHELL_FILE_BYTES_MAX, SHELL_FLOOD_BYTES,
     SHELL_OUTPUT_BYTES_MAX, ShellTool,
 };
 
-use crate::crew::Crew;
+use crate::crew::{Crew, Shell};
 use crate::mcp;
 use crate::model::ToolSpec;
 use async_trait::async_trait;
@@ -69,6 +76,13 @@ pub const RESULT_BYTES_MAX: usize = 1024 * 1024;
 pub const MODEL_NAME_CHARS_MAX: usize = 64;
 /// Longest wait for a tool that was stopped to be gone.
 pub const STOP_TIME_MAX: Duration = Duration::from_millis(1_000);
+
+/// How often a call is made again, at most.
+pub const RETRIES_MAX: u32 = 10;
+/// The pause before the first repetition; each next one is twice as long.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// The longest such pause.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// Complaints about arguments or a result that are told.
 const COMPLAINTS_MAX: usize = 5;
@@ -119,6 +133,12 @@ impl ToolCard {
 pub trait Tool: Send + Sync {
     /// What it is; the same as long as it lives.
     fn card(&self) -> &ToolCard;
+
+    /// How often a call that failed may be made again, at most [`RETRIES_MAX`]: only where it is known
+    /// that nothing was done, or doing it again does no harm.
+    fn retries(&self) -> u32 {
+        0
+    }
 
     /// Whether it could be called now.
     ///
@@ -203,6 +223,15 @@ impl Toolbox {
         Ok(Self { tools: held })
     }
 
+    /// With the built-in tools that need no folder.
+    ///
+    /// # Errors
+    /// As [`Toolbox::new`].
+    pub fn built_in() -> Result<Self, Failure> {
+        let shell = ShellTool::new(Shell::default());
+        Self::new([Arc::new(Fetch::public()) as Arc<dyn Tool>, Arc::new(shell)])
+    }
+
     /// With the built-in tools, the crew's own, those of its MCP servers that are granted to anybody,
     /// and these.
     ///
@@ -226,12 +255,23 @@ impl Toolbox {
             tools.push(Arc::new(Program::new(name, tool.clone(), &crew.folder)));
         }
         tools.extend(mcp::tools(crew));
+        for (name, api) in &crew.apis {
+            for tool in HttpTool::all(name, api)? {
+                tools.push(Arc::new(tool));
+            }
+        }
         Self::new(tools.into_iter().chain(more))
     }
 
     /// What there is, by name.
     pub fn cards(&self) -> impl Iterator<Item = &ToolCard> {
         self.tools.values().map(|held| held.tool.card())
+    }
+
+    /// Those of a category, whatever its letters' case.
+    pub fn cards_of(&self, category: &str) -> impl Iterator<Item = &ToolCard> {
+        self.cards()
+            .filter(move |card| card.category.eq_ignore_ascii_case(category))
     }
 
     /// The card of this name.
@@ -281,7 +321,9 @@ impl Toolbox {
     }
 
     /// Calls a tool, if it was granted. It comes back within the tool's time limit and
-    /// [`STOP_TIME_MAX`], whatever the tool does, and what ran is stopped when this is dropped.
+    /// [`STOP_TIME_MAX`], whatever the tool does, and what ran is stopped when this is dropped. Where the
+    /// tool says so ([`Tool::retries`]) a call that failed is made again, with the same key and the same
+    /// time limit; what may have been done, and must not be done twice, never is.
     ///
     /// # Errors
     /// | code | when | may be made again |
@@ -313,12 +355,27 @@ impl Toolbox {
             let text = format!("“{name}” cannot be called so: {complaint}");
             return Err(Failure::permanent("tool.arguments", text));
         }
-        let (tool, arguments, key) = (Arc::clone(&held.tool), arguments.clone(), key.to_owned());
-        let called = limited(card, async move {
-            available(&*tool).await?;
-            tool.call(&arguments, &key).await
-        });
-        let result = called.await?;
+        let retries = held.tool.retries().min(RETRIES_MAX);
+        let mut pause = RETRY_PAUSE;
+        let mut made = 0;
+        let result = loop {
+            let (tool, arguments, key) =
+                (Arc::clone(&held.tool), arguments.clone(), key.to_owned());
+            let called = limited(card, async move {
+                available(&*tool).await?;
+                tool.call(&arguments, &key).await
+            });
+            let failure = match called.await {
+                Ok(result) => break result,
+                Err(failure) => failure,
+            };
+            if made == retries || !failure.retryable || card.leaves_in_doubt(&failure) {
+                return Err(failure);
+            }
+            made += 1;
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(RETRY_PAUSE_MAX);
+        };
         if let Err(complaint) = fits(&result, RESULT_BYTES_MAX, held.output.as_ref()) {
             let text = format!("what “{name}” gave is not what it promises: {complaint}");
             return Err(Failure::permanent("tool.output", text));
@@ -368,7 +425,10 @@ async fn limited<T: Send + 'static>(
             // So that what it started is gone, if it lets go at all.
             let _ = tokio::time::timeout(STOP_TIME_MAX, &mut running).await;
             let ms = card.timeout.as_millis();
-            let text = format!("“{}” took longer than {ms} ms and was stopped", card.name);
+            let text = format!(
+                "Tool execution timed out: “{}” took longer than {ms} ms and was stopped",
+                card.name
+            );
             let failure = Failure::permanent("tool.timed_out", text);
             return Err(Failure {
                 retryable: repeatable,

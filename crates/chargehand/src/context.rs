@@ -99,6 +99,11 @@ impl Context {
         &self.assignment
     }
 
+    /// Who speaks in it: the agent that was named by [`Context::speaking_as`], or the worker.
+    pub fn speaker(&self) -> &Name {
+        &self.agent
+    }
+
     /// Who runs it.
     pub fn worker(&self) -> &Name {
         &self.worker

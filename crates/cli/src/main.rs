@@ -31,6 +31,7 @@ mod speech;
 mod status;
 mod target;
 mod tasks;
+mod tools;
 mod workers;
 
 use error::CliError;
@@ -117,6 +118,12 @@ enum Command {
     Crew(crew_file::Args),
     /// Write a commented crew file to begin with.
     Init(crew_file::InitArgs),
+    /// List the tools that agents can be granted, and those that they miss.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chargehand tools list --crew crew.yaml\n  chargehand tools missing"
+    )]
+    Tools(tools::Args),
     /// List the skills that work without a model.
     #[command(after_help = "Example:\n  chargehand skills")]
     Skills,
@@ -221,6 +228,7 @@ fn dispatch(cli: Cli, store_said: bool) -> Result<ExitCode, CliError> {
             Command::Keys(args) => keys::run(args, &target, output).await,
             Command::Tenants(args) => keys::tenants(args, &target, output).await,
             Command::Memory(args) => memory::run(args, &target, output).await,
+            Command::Tools(args) => tools::run(args, &target, output).await,
             Command::Status => status::run(&target, output).await,
             Command::Events(args) => events::run(args, &target, output).await,
             Command::Doctor(args) => doctor::run(args, target.store("doctor")?, output).await,

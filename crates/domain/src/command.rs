@@ -4,6 +4,7 @@
 use crate::blackboard::NewEntry;
 use crate::budget::Budget;
 use crate::credential::Credential;
+use crate::demand::Miss;
 use crate::error::{Code, Error};
 use crate::event::AttemptRef;
 use crate::graph::{Graph, Step};
@@ -364,6 +365,8 @@ pub enum Command {
     CredentialCreate(Arc<Credential>),
     /// Let somebody in no more.
     CredentialRevoke(Name),
+    /// Note that somebody wanted a tool and did not have it.
+    ToolMiss(Arc<Miss>),
     /// An idempotency key was remembered long enough.
     ReceiptForget(Name),
 }
@@ -507,6 +510,7 @@ impl Command {
                 keys.extend([Key::Credential(new.id.clone()), Key::Tally]);
             }
             Self::CredentialRevoke(id) => keys.push(Key::Credential(id.clone())),
+            Self::ToolMiss(miss) => keys.extend([Key::Demand(miss.tool.clone()), Key::Tally]),
             Self::ReceiptForget(key) => keys.push(Key::Receipt(key.clone())),
         }
     }

@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::id::Ids;
 use crate::state::State;
 use crate::time::Time;
-use crate::{blackboard, credential, message, pool, queue, record, run, task, worker};
+use crate::{blackboard, credential, demand, message, pool, queue, record, run, task, worker};
 
 /// What was decided. A refusal may have events too: a late result changes nothing, yet is a fact.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,6 +109,7 @@ pub fn decide(state: &State, command: &Command, now: Time, ids: &mut dyn Ids) ->
         Command::MessageExpire(message) => message::expire(state, message, now),
         Command::CredentialCreate(new) => credential::create(state, new, now),
         Command::CredentialRevoke(id) => credential::revoke(state, id),
+        Command::ToolMiss(miss) => demand::miss(state, miss),
         Command::ReceiptForget(key) => match state.receipt(key) {
             Some(receipt) if receipt.due().is_some_and(|due| due <= now) => {
                 Decision::event(Event::ReceiptForgotten { key: key.clone() }, Outcome::Done)

@@ -7,6 +7,7 @@
 use crate::blackboard::Entry;
 use crate::budget::{Budget, Dues};
 use crate::credential::Credential;
+use crate::demand::Miss;
 use crate::graph::{Graph, Step};
 use crate::id::{EntryId, MessageId, RunId, TaskId};
 use crate::json::Json;
@@ -617,6 +618,15 @@ pub enum Event {
         /// Which.
         id: Name,
     },
+    /// Somebody wanted a tool and did not have it.
+    #[serde(rename = "tool.missed")]
+    ToolMissed {
+        /// Which, who and why.
+        miss: Arc<Miss>,
+        /// Nobody had before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        first: bool,
+    },
     /// An idempotency key was remembered long enough.
     #[serde(rename = "receipt.forgotten")]
     ReceiptForgotten {
@@ -673,6 +683,7 @@ pub const NAMES: &[&str] = &[
     "message.forgotten",
     "credential.created",
     "credential.revoked",
+    "tool.missed",
     "receipt.forgotten",
 ];
 
@@ -741,6 +752,7 @@ impl Event {
             Self::MessageForgotten { .. } => "message.forgotten",
             Self::CredentialCreated { .. } => "credential.created",
             Self::CredentialRevoked { .. } => "credential.revoked",
+            Self::ToolMissed { .. } => "tool.missed",
             Self::ReceiptForgotten { .. } => "receipt.forgotten",
         }
     }
@@ -856,6 +868,10 @@ impl Event {
                 keys.extend([Key::Credential(credential.id.clone()), Key::Tally]);
             }
             Self::CredentialRevoked { id } => keys.push(Key::Credential(id.clone())),
+            Self::ToolMissed { miss, first } => {
+                keys.push(Key::Demand(miss.tool.clone()));
+                keys.extend(first.then_some(Key::Tally));
+            }
             Self::ReceiptForgotten { key } => keys.push(Key::Receipt(key.clone())),
         }
     }
@@ -887,6 +903,7 @@ impl Event {
             | Self::TaskReassigned { run, .. } => *run,
             Self::EntryWritten { entry, .. } => entry.run,
             Self::EntryForgotten { run, .. } => *run,
+            Self::ToolMissed { miss, .. } => miss.run,
             _ => None,
         }
     }

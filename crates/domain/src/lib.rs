@@ -15,6 +15,7 @@ pub mod budget;
 pub mod command;
 pub mod credential;
 pub mod decide;
+pub mod demand;
 pub mod error;
 pub mod event;
 pub mod expr;

@@ -103,6 +103,8 @@ pub const MESSAGE_TTL_MS_DEFAULT: u64 = 24 * 3600 * 1000;
 pub const STATISTICS_NAMES_MAX: usize = 1_000;
 /// Credentials of one tenant, revoked ones included.
 pub const CREDENTIALS_MAX: u64 = 10_000;
+/// Names of tools that are missed, counted for one tenant.
+pub const DEMANDS_MAX: u64 = 1_000;
 /// Scopes of one credential.
 pub const CREDENTIAL_SCOPES_MAX: usize = 5;
 /// Workers of one tenant, those included that are gone and not forgotten yet.

@@ -5,6 +5,7 @@ use crate::blackboard::{Board, Entry};
 use crate::budget::Account;
 use crate::command::Receipt;
 use crate::credential::Credential;
+use crate::demand::Demand;
 use crate::error::{Code, Error};
 use crate::event::{Event, Recorded};
 use crate::id::{EntryId, MessageId, RunId, TaskId};
@@ -50,6 +51,8 @@ pub enum Key {
     Message(MessageId),
     /// A credential.
     Credential(Name),
+    /// A tool that is missed.
+    Demand(Name),
     /// The statistics.
     Tally,
 }
@@ -81,6 +84,8 @@ pub enum Row {
     Message(Arc<Message>),
     /// A credential.
     Credential(Arc<Credential>),
+    /// A tool that is missed.
+    Demand(Arc<Demand>),
     /// The statistics.
     Tally(Arc<Tally>),
 }
@@ -141,6 +146,12 @@ impl Row {
                 Event::CredentialCreated { credential } => Self::Credential(Arc::clone(credential)),
                 _ => return None,
             },
+            (None, Key::Demand(_)) => match event {
+                Event::ToolMissed { miss, .. } => {
+                    Self::Demand(Arc::new(Demand::first(miss, recorded.at)))
+                }
+                _ => return None,
+            },
             // These exist as soon as something counts on them.
             (None, Key::Queue(_)) => {
                 return Self::evolve(Some(Self::Queue(Arc::default())), key, recorded);
@@ -180,6 +191,7 @@ impl Row {
                     Self::Account(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Message(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Credential(row) => Arc::make_mut(row).evolve(recorded),
+                    Self::Demand(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Tally(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Receipt(_) => {}
                 }
@@ -233,6 +245,7 @@ impl Row {
             Self::Account(row) => serde_json::to_writer(text, row),
             Self::Message(row) => serde_json::to_writer(text, row),
             Self::Credential(row) => serde_json::to_writer(text, row),
+            Self::Demand(row) => serde_json::to_writer(text, row),
             Self::Tally(row) => serde_json::to_writer(text, row),
         }
     }
@@ -255,6 +268,7 @@ impl Row {
             Key::Account(_) => Self::Account(serde_json::from_slice(text)?),
             Key::Message(_) => Self::Message(serde_json::from_slice(text)?),
             Key::Credential(_) => Self::Credential(serde_json::from_slice(text)?),
+            Key::Demand(_) => Self::Demand(serde_json::from_slice(text)?),
             Key::Tally => Self::Tally(serde_json::from_slice(text)?),
         })
     }
@@ -410,6 +424,8 @@ impl State {
         message(Message: MessageId) -> Message;
         /// The credential's row.
         credential(Credential: Name) -> Credential;
+        /// The row of a tool that is missed.
+        demand(Demand: Name) -> Demand;
     }
 
     /// The statistics, if anything was ever counted.

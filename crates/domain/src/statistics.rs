@@ -52,6 +52,9 @@ pub struct Tally {
     /// Credentials ever made.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub credentials: u64,
+    /// Names of tools that are missed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub demands: u64,
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -153,6 +156,7 @@ impl Tally {
             Event::WorkerRegistered { .. } => self.workers += 1,
             Event::WorkerForgotten { .. } => self.workers -= 1,
             Event::CredentialCreated { .. } => self.credentials += 1,
+            Event::ToolMissed { .. } => self.demands += 1,
             Event::RunStarted { .. } => {
                 self.runs += 1;
                 self.runs_open += 1;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use domain::blackboard::{Entry, EntryFilter, NewEntry, project};
 use domain::command::{Claimant, Command, Outcome, RunStart, Submission};
 use domain::credential::Credential;
+use domain::demand::{Demand, Miss};
 use domain::error::{Code, Error};
 use domain::event::{AttemptRef, Recorded};
 use domain::id::{EntryId, MessageId, RunId, TaskId};
@@ -446,6 +447,17 @@ impl ApiRead for Engine {
         Home::InProcess
     }
 
+    async fn tool_demand_list(&self) -> Result<Vec<Demand>> {
+        let rows = self.rows(Query::Demands).await?;
+        let demands = rows.into_iter().filter_map(|row| match row {
+            Row::Demand(demand) => Some(Arc::unwrap_or_clone(demand)),
+            _ => None,
+        });
+        let mut demands: Vec<Demand> = demands.collect();
+        demands.sort_by(|a, b| (b.last_at, &a.last.tool).cmp(&(a.last_at, &b.last.tool)));
+        Ok(demands)
+    }
+
     async fn credential_list(&self) -> Result<Vec<CredentialView>> {
         let all = self.shared.keyring.all();
         Ok(all.iter().map(|one| CredentialView::from(&**one)).collect())
@@ -793,6 +805,10 @@ impl Api for Engine {
             credential: view,
             key: key.reveal(),
         })
+    }
+
+    async fn tool_missed(&self, miss: Miss) -> Result<()> {
+        self.done(Command::ToolMiss(Arc::new(miss))).await
     }
 
     async fn credential_revoke(&self, id: Name) -> Result<()> {

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use domain::blackboard::{Entry, EntryFilter, NewEntry};
 use domain::command::{Report, RunStart, Submission};
 use domain::credential::Scope;
+use domain::demand::{Demand, Miss};
 use domain::error::Error;
 use domain::event::Recorded;
 use domain::id::{EntryId, MessageId, RunId, TaskId};
@@ -197,6 +198,8 @@ pub trait ApiRead: Send + Sync {
     async fn message_list(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<Message>>;
     /// Where a worker that speaks through this lives, which says how its death is noticed.
     fn home(&self) -> Home;
+    /// The tools that somebody wanted and did not have, the last missed first.
+    async fn tool_demand_list(&self) -> Result<Vec<Demand>>;
     /// All credentials, revoked ones included, without their secrets.
     async fn credential_list(&self) -> Result<Vec<CredentialView>>;
     /// Events after a position, at most `limit`, without a gap.
@@ -271,6 +274,8 @@ pub trait Api: ApiRead {
     ) -> Result<Name>;
     /// Gives the room back.
     async fn pool_unreserve(&self, worker: Name, holder: Name) -> Result<()>;
+    /// Notes that somebody wanted a tool and did not have it; for one task, once. Safe to send again.
+    async fn tool_missed(&self, miss: Miss) -> Result<()>;
     /// Makes a credential; its secret is in the answer and nowhere else.
     async fn credential_create(&self, new: NewCredential) -> Result<Minted>;
     /// Ends a credential for good.

@@ -39,6 +39,7 @@ mod records;
 mod runs;
 mod speech;
 mod tasks;
+mod tools;
 mod workers;
 
 pub use board::*;
@@ -49,6 +50,7 @@ pub use records::*;
 pub use runs::*;
 pub use speech::*;
 pub use tasks::*;
+pub use tools::*;
 pub use workers::*;
 
 /// Makes a module of tests, one for each promise: `conformance!(memory, memory())`, where
@@ -102,6 +104,7 @@ macro_rules! conformance {
             reserving_is_atomic,
             leaving_a_pool_drains,
             pool_statistics_move,
+            a_tool_that_is_missed_is_counted,
             a_paused_queue_gives_nothing,
             queue_counts_are_exact,
             a_run_ends_with_its_own_results,

@@ -282,6 +282,11 @@ bodies! {
         /// All of them.
         items: Vec<crate::v1::QueueView>,
     }
+    /// Tools that are missed.
+    Demands {
+        /// All of them, the last missed first.
+        items: Vec<domain::demand::Demand>,
+    }
     /// Credentials, without their secrets.
     Credentials {
         /// All of them, revoked ones included.

@@ -14,6 +14,7 @@ mod runs;
 mod stream;
 mod system;
 mod tasks;
+mod tools;
 mod workers;
 
 pub use answer::Refusal;
@@ -125,6 +126,7 @@ fn groups() -> Vec<Group<Routes>> {
                 .merge(runs::reading())
                 .merge(workers::reading())
                 .merge(pools::reading())
+                .merge(tools::reading())
                 .merge(board::reading())
                 .merge(messages::reading())
                 .merge(events::reading())
@@ -132,7 +134,12 @@ fn groups() -> Vec<Group<Routes>> {
         ),
         scoped(SUBMITTER, tasks::submitting().merge(runs::submitting())),
         scoped(WORKER, workers::working().merge(tasks::working())),
-        scoped(EITHER, board::writing().merge(messages::writing())),
+        scoped(
+            EITHER,
+            board::writing()
+                .merge(messages::writing())
+                .merge(tools::writing()),
+        ),
         scoped(
             OPERATOR,
             tasks::operating()

@@ -152,7 +152,7 @@ fn varied(factory: &dyn Factory, batches: usize) -> Rows {
             .map(|(key, _)| kind(key))
             .collect::<BTreeSet<_>>()
             .len()
-            == 11
+            == 12
     };
     let seed = (0..500).find(has_all);
     eventful(factory, seed.expect("some seed makes all kinds"), batches)
@@ -399,6 +399,7 @@ fn kind(key: &Key) -> &'static str {
         Key::Pool(_) => "pool",
         Key::Receipt(_) => "receipt",
         Key::Credential(_) => "credential",
+        Key::Demand(_) => "demand",
         Key::Entry(_) => "entry",
         Key::Board(_) => "board",
         Key::Account(_) => "account",
@@ -484,6 +485,7 @@ fn queries(limit: usize) -> Vec<Query> {
         Query::Workers,
         Query::Pools,
         Query::Credentials,
+        Query::Demands,
         Query::Queues,
         Query::Tally,
         Query::Entries { run: None, limit },
@@ -536,6 +538,7 @@ fn belongs(query: &Query, key: &Key, row: &Row) -> bool {
         (Query::All { after, .. }, key, _) => after.is_none() || Some(key) > after.as_ref(),
         (Query::Workers, Key::Worker(_), _)
         | (Query::Credentials, Key::Credential(_), _)
+        | (Query::Demands, Key::Demand(_), _)
         | (Query::Pools, Key::Pool(_), _)
         | (Query::Queues, Key::Queue(_), _)
         | (Query::Tally, Key::Tally, _) => true,
@@ -567,7 +570,12 @@ pub fn queries_filter_and_page(factory: &dyn Factory) {
             }
             let bounded = !matches!(
                 query,
-                Query::Workers | Query::Pools | Query::Queues | Query::Credentials | Query::Tally
+                Query::Workers
+                    | Query::Pools
+                    | Query::Queues
+                    | Query::Credentials
+                    | Query::Demands
+                    | Query::Tally
             );
             if bounded {
                 expected.truncate(limit);
@@ -576,7 +584,7 @@ pub fn queries_filter_and_page(factory: &dyn Factory) {
             assert_eq!(reader.rows(&query).unwrap(), expected, "{query:?}");
         }
     }
-    assert_eq!(seen.len(), 11, "{seen:?}");
+    assert_eq!(seen.len(), 12, "{seen:?}");
 }
 
 /// Every kind of query with every kind of filter, continued from every row.

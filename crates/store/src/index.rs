@@ -221,7 +221,12 @@ impl Seen {
             }
             Key::Slot(_) => open = !matches!(row, Some(Row::Slot(slot)) if !slot.is_open()),
             Key::Queue(_) => open = !matches!(row, Some(Row::Queue(queue)) if queue.paused),
-            Key::Pool(_) | Key::Board(_) | Key::Account(_) | Key::Credential(_) | Key::Tally => {}
+            Key::Pool(_)
+            | Key::Board(_)
+            | Key::Account(_)
+            | Key::Credential(_)
+            | Key::Demand(_)
+            | Key::Tally => {}
         }
         Self {
             place,

@@ -195,7 +195,12 @@ impl Query {
             | Self::Entries { limit, .. }
             | Self::Messages { limit, .. }
             | Self::All { limit, .. } => *limit = limit.saturating_add(rows),
-            Self::Workers | Self::Pools | Self::Queues | Self::Credentials | Self::Tally => {}
+            Self::Workers
+            | Self::Pools
+            | Self::Queues
+            | Self::Credentials
+            | Self::Demands
+            | Self::Tally => {}
         }
         wider
     }
@@ -236,6 +241,8 @@ pub enum Query {
     Queues,
     /// All credentials.
     Credentials,
+    /// All tools that are missed.
+    Demands,
     /// The statistics, if anything was ever counted.
     Tally,
     /// A board's entries.

@@ -426,6 +426,45 @@ Delivery = Union[
 """How one recipient's part stands."""
 
 
+class _DemandRequired(TypedDict):
+    """What is always there."""
+
+    by: Name
+    """Who wanted it: an agent, or a supervisor for its plan."""
+
+    lack: Lack
+    """Why it was not to be had."""
+
+    tool: Name
+    """The tool's name, as it was wanted."""
+
+    count: int
+    """How often it was wanted."""
+
+    first_at: Time
+    """When it was wanted first."""
+
+    last_at: Time
+    """When it was wanted last."""
+
+
+class Demand(_DemandRequired, total=False):
+    """A tool that is missed."""
+
+    run: Optional[RunId]
+    """In which run."""
+
+    task: Optional[TaskId]
+    """For which task."""
+
+
+class Demands(TypedDict):
+    """Tools that are missed."""
+
+    items: List[Demand]
+    """All of them, the last missed first."""
+
+
 class Dues(TypedDict, total=False):
     """How an event moves the accounts it touches."""
 
@@ -458,7 +497,7 @@ class Each(_EachRequired, total=False):
     """
 
     over: Optional[Name]
-    """The step whose output, a list, has the items."""
+    """The step whose output has the items: a list, or an object whose `items` are one."""
 
 
 EffectClass = Literal["pure", "keyed", "verify_first", "at_most_once"]
@@ -1548,6 +1587,34 @@ EventRunReopened = TypedDict(
 """A failed or cancelled run goes on: its failed tasks follow as `task.redriven`."""
 
 
+class EventRunExtendedRunExtended(TypedDict):
+    """A task of a run added steps to it. Folds while the run runs; refused otherwise
+    (`run.state`), and when the steps do not fit the graph (`graph.invalid`).
+    """
+
+    lease: AttemptRef
+    """Which attempt said so."""
+
+    run: RunId
+    """The run."""
+
+    steps: List[Step]
+    """The steps, behind those that are there."""
+
+
+EventRunExtended = TypedDict(
+    "EventRunExtended",
+    {
+        # A task of a run added steps to it. Folds while the run runs; refused otherwise (`run.state`),
+        # and when the steps do not fit the graph (`graph.invalid`).
+        "run.extended": "EventRunExtendedRunExtended",
+    },
+)
+"""A task of a run added steps to it. Folds while the run runs; refused otherwise (`run.state`),
+and when the steps do not fit the graph (`graph.invalid`).
+"""
+
+
 class EventBudgetWarnedBudgetWarned(TypedDict):
     """Of something that a run may spend, most is spent. Once for each run."""
 
@@ -1802,6 +1869,30 @@ EventCredentialRevoked = TypedDict(
 """A credential is good for nothing any more."""
 
 
+class _EventToolMissedToolMissedRequired(TypedDict):
+    """What is always there."""
+
+    miss: Miss
+    """Which, who and why."""
+
+
+class EventToolMissedToolMissed(_EventToolMissedToolMissedRequired, total=False):
+    """Somebody wanted a tool and did not have it."""
+
+    first: bool
+    """Nobody had before."""
+
+
+EventToolMissed = TypedDict(
+    "EventToolMissed",
+    {
+        # Somebody wanted a tool and did not have it.
+        "tool.missed": "EventToolMissedToolMissed",
+    },
+)
+"""Somebody wanted a tool and did not have it."""
+
+
 class EventReceiptForgottenReceiptForgotten(TypedDict):
     """An idempotency key was remembered long enough."""
 
@@ -1855,6 +1946,7 @@ Event = Union[
     "EventRunFailed",
     "EventRunCancelled",
     "EventRunReopened",
+    "EventRunExtended",
     "EventBudgetWarned",
     "EventEntryWritten",
     "EventEntryClaimed",
@@ -1867,6 +1959,7 @@ Event = Union[
     "EventMessageForgotten",
     "EventCredentialCreated",
     "EventCredentialRevoked",
+    "EventToolMissed",
     "EventReceiptForgotten",
 ]
 """What happened. For each event on a task: which states it folds in. Folding one in another
@@ -2027,6 +2120,13 @@ class JoinFirstK(TypedDict):
     """The first so many to complete, in that order; the rest is cancelled."""
 
 
+class JoinEnded(TypedDict):
+    """All ended, whether well or not, and at least so many completed; 0 will do."""
+
+    ended: int
+    """All ended, whether well or not, and at least so many completed; 0 will do."""
+
+
 class JoinDeadline(TypedDict):
     """All ended, or so many milliseconds have passed since it began to watch, and at least one
     completed; the rest is cancelled.
@@ -2038,12 +2138,23 @@ class JoinDeadline(TypedDict):
     """
 
 
-Join = Union[Literal["all"], Literal["any"], "JoinQuorum", "JoinFirstK", "JoinDeadline"]
+Join = Union[
+    Literal["all"],
+    Literal["any"],
+    "JoinQuorum",
+    "JoinFirstK",
+    "JoinEnded",
+    "JoinDeadline",
+]
 """When a gate opens, counted over the tasks of the steps it needs."""
 
 
 Json = Any
 """Any JSON, at most 1 MiB."""
+
+
+Lack = Literal["unknown", "not_granted", "unavailable"]
+"""Why a tool was not to be had."""
 
 
 class Ledger(TypedDict, total=False):
@@ -2145,6 +2256,29 @@ class Minted(TypedDict):
 
     key: str
     """The key to show: kept nowhere, so keep it now."""
+
+
+class _MissRequired(TypedDict):
+    """What is always there."""
+
+    by: Name
+    """Who wanted it: an agent, or a supervisor for its plan."""
+
+    lack: Lack
+    """Why it was not to be had."""
+
+    tool: Name
+    """The tool's name, as it was wanted."""
+
+
+class Miss(_MissRequired, total=False):
+    """Somebody wanted a tool and did not have it."""
+
+    run: Optional[RunId]
+    """In which run."""
+
+    task: Optional[TaskId]
+    """For which task."""
 
 
 MsgId = str
@@ -2621,6 +2755,7 @@ Reduce = Union[
     Literal["collect"],
     Literal["concat"],
     Literal["merge"],
+    Literal["outcomes"],
     Literal["vote"],
     "ReduceExpression",
     Literal["supervisor"],
@@ -2650,6 +2785,26 @@ class ReportRecorded(TypedDict):
 
     recorded: NewRecord
     """What became of one step of it."""
+
+
+class ReportExtendedExtended(TypedDict):
+    """Its run goes on with these steps, too. They may need each other and what is there; the
+    same said again changes nothing.
+    """
+
+    steps: List[Step]
+    """All of them."""
+
+
+class ReportExtended(TypedDict):
+    """Its run goes on with these steps, too. They may need each other and what is there; the
+    same said again changes nothing.
+    """
+
+    extended: ReportExtendedExtended
+    """Its run goes on with these steps, too. They may need each other and what is there; the
+    same said again changes nothing.
+    """
 
 
 class ReportCompletedCompleted(TypedDict):
@@ -2708,6 +2863,7 @@ Report = Union[
     Literal["started"],
     "ReportProgressed",
     "ReportRecorded",
+    "ReportExtended",
     "ReportCompleted",
     "ReportFailed",
     "ReportReleased",
@@ -3799,6 +3955,7 @@ EVENT_TYPES = (
     "result.refused",
     "run.cancelled",
     "run.completed",
+    "run.extended",
     "run.failed",
     "run.reopened",
     "run.started",
@@ -3815,6 +3972,7 @@ EVENT_TYPES = (
     "task.submitted",
     "task.unblocked",
     "task.yield_asked",
+    "tool.missed",
     "worker.draining",
     "worker.faulted",
     "worker.forgotten",

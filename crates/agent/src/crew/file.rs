@@ -5,10 +5,11 @@
 //! everything is an `Option`; the rules and the defaults are the resolver's.
 
 use super::{
-    AGENTS_MAX, APPROVALS_MAX, DESCRIPTION_CHARS_MAX, ENV_MAX, GRANTS_MAX, INSTRUCTIONS_CHARS_MAX,
-    MODELS_MAX, NAME_PATTERN, SERVER_PATTERN, SERVER_TOOL_PATTERN, SERVERS_MAX, TOOL_PATTERN,
-    TOOLS_MAX,
+    AGENTS_MAX, API_PATTERN, APIS_MAX, APPROVALS_MAX, DESCRIPTION_CHARS_MAX, ENV_MAX, GRANTS_MAX,
+    INSTRUCTIONS_CHARS_MAX, MODELS_MAX, NAME_PATTERN, SERVER_PATTERN, SERVER_TOOL_PATTERN,
+    SERVERS_MAX, TOOL_PATTERN, TOOLS_MAX,
 };
+use crate::tool::OPERATIONS_MAX;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -18,6 +19,8 @@ use std::collections::BTreeMap;
 const DURATION_PATTERN: &str = "^[1-9][0-9]{0,8}(ms|s|m|h|d)$";
 /// Bytes: a whole number and `kb`, `mb` or `gb`.
 const SIZE_PATTERN: &str = "^[1-9][0-9]{0,8}(kb|mb|gb)$";
+/// A word to group tools by.
+const CATEGORY_PATTERN: &str = "^[A-Za-z][A-Za-z0-9_-]{0,63}$";
 /// `provider/model`.
 const MODEL_PATTERN: &str = "^[a-z_]+/[^\\s/][^\\s]{0,199}$";
 /// A secret's handle.
@@ -56,6 +59,10 @@ pub(super) struct CrewFile {
     /// MCP servers, by name. Agents are granted their tools as `SERVER.TOOL`.
     #[schemars(extend("propertyNames" = json!({"pattern": SERVER_PATTERN}), "maxProperties" = SERVERS_MAX))]
     pub(super) mcp: Option<BTreeMap<String, ServerFile>>,
+    /// APIs that an OpenAPI document describes, by name. Agents are granted their operations as
+    /// `API.OPERATION`.
+    #[schemars(extend("propertyNames" = json!({"pattern": API_PATTERN}), "maxProperties" = APIS_MAX))]
+    pub(super) apis: Option<BTreeMap<String, ApiFile>>,
     /// What needs more than a grant.
     pub(super) policies: Option<PoliciesFile>,
 }
@@ -256,8 +263,11 @@ pub(super) struct CommandFile {
     /// Arguments that text from outside must not fill without a person's yes.
     #[schemars(length(max = 100))]
     pub(super) sensitive: Option<Vec<String>>,
-    /// A word to group tools by.
-    #[schemars(regex(pattern = NAME_PATTERN))]
+    /// How often a call that failed is made again, where that does no harm: 0 to 10.
+    #[schemars(range(min = 0, max = 10))]
+    pub(super) retry: Option<u32>,
+    /// A word to group tools by, in letters of either case.
+    #[schemars(regex(pattern = CATEGORY_PATTERN))]
     pub(super) category: Option<String>,
     /// Variables for the program, which otherwise gets `PATH`, `HOME` and `LANG` only. A value is a
     /// text, or a secret's handle: `secret://NAME` is the environment variable
@@ -310,6 +320,40 @@ pub(super) struct ServerToolFile {
     /// Arguments that text from outside must not fill without a person's yes.
     #[schemars(length(max = 100))]
     pub(super) sensitive: Option<Vec<String>>,
+}
+
+/// An API that an OpenAPI document describes: each of its operations is a tool.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApiFile {
+    /// The document's file (OpenAPI 3.0 or 3.1, JSON or YAML), in the crew file's folder or below.
+    #[schemars(required, length(min = 1, max = 1_000))]
+    pub(super) openapi: Option<String>,
+    /// Where the API is, if not where its document says: an http or https address without a user's
+    /// name. An address that stands here may be a private one.
+    #[schemars(length(max = 2_000))]
+    pub(super) base_url: Option<String>,
+    /// Its key, as a handle: `secret://NAME` is the environment variable `CHARGEHAND_SECRET_NAME`. It
+    /// goes where the document says, or is a bearer's.
+    #[schemars(regex(pattern = SECRET_PATTERN))]
+    pub(super) key: Option<String>,
+    /// The operations that may be granted, by the document's names or their tools'; all when nothing
+    /// is said.
+    #[schemars(length(max = OPERATIONS_MAX))]
+    pub(super) operations: Option<Vec<String>>,
+    /// What doing it twice would mean, by operation. Without a word here it is `pure` for GET, `keyed`
+    /// for PUT and DELETE, and `at_most_once` for the others.
+    #[schemars(extend("maxProperties" = OPERATIONS_MAX))]
+    pub(super) effects: Option<BTreeMap<String, EffectFile>>,
+    /// How long a call may take, such as `10s`: 10 ms to 1 hour.
+    #[schemars(regex(pattern = DURATION_PATTERN))]
+    pub(super) timeout: Option<String>,
+    /// How often a call that failed is made again, where that does no harm: 0 to 10.
+    #[schemars(range(min = 0, max = 10))]
+    pub(super) retry: Option<u32>,
+    /// A word to group tools by, in letters of either case.
+    #[schemars(regex(pattern = CATEGORY_PATTERN))]
+    pub(super) category: Option<String>,
 }
 
 /// What doing it twice would mean.

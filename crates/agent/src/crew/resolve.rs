@@ -1,16 +1,17 @@
 //! What the schema cannot say: references, files, secrets, and the defaults.
 
 use super::file::{
-    AgentFile, BudgetFile, CommandFile, CrewFile, EffectFile, ModelFile, ModelSettings, PriceFile,
-    ServerFile, ShellFile, SupervisorFile,
+    AgentFile, ApiFile, BudgetFile, CommandFile, CrewFile, EffectFile, ModelFile, ModelSettings,
+    PriceFile, ServerFile, ShellFile, SupervisorFile,
 };
 use super::shape::{self, Mistake, shown};
-use super::tree::{Kind, Node, Place, escaped, parse};
+use super::tree::{Kind, Node, Place, escaped, parse, parse_bounded};
 use super::*;
 use crate::board;
 use crate::command;
 use crate::model::price::Price;
-use crate::tool::BUILT_IN;
+use crate::tool::openapi;
+use crate::tool::{BUILT_IN, DOCUMENT_BYTES_MAX, DOCUMENT_NODES_MAX, OPERATIONS_MAX};
 use domain::name::nearest;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
@@ -104,6 +105,7 @@ pub(super) fn load(path: &Path) -> Result<Crew, Vec<CrewError>> {
         tree: &tree,
         folder,
         mistakes,
+        operations: Vec::new(),
     };
     resolver.literals();
     let crew = resolver.crew(written);
@@ -172,6 +174,8 @@ struct Resolver<'a> {
     tree: &'a Node,
     folder: PathBuf,
     mistakes: Vec<Mistake>,
+    /// The tools of the APIs, once they are read.
+    operations: Vec<String>,
 }
 
 impl Resolver<'_> {
@@ -238,6 +242,17 @@ impl Resolver<'_> {
             Some((name, server))
         });
         let servers: BTreeMap<_, _> = servers.collect();
+        let apis = written.apis.unwrap_or_default().into_iter();
+        let apis = apis.filter_map(|(name, api)| {
+            let api = self.api(&name, api)?;
+            Some((name, api))
+        });
+        let apis: BTreeMap<_, _> = apis.collect();
+        let operations = apis.iter().flat_map(|(api, of)| {
+            let names = of.operations.keys();
+            names.map(move |name| format!("{api}.{name}"))
+        });
+        self.operations = operations.collect();
         let agents = written.agents.unwrap_or_default().into_iter();
         let agents = agents.filter_map(|(name, agent)| {
             let agent = self.agent(&name, agent)?;
@@ -255,6 +270,7 @@ impl Resolver<'_> {
             agents,
             tools: commands,
             mcp: servers,
+            apis,
             files,
             shell,
             approve,
@@ -534,6 +550,18 @@ impl Resolver<'_> {
     /// Tools by name, each of which must exist, once.
     fn granted(&mut self, pointer: &str, names: Vec<String>) -> BTreeSet<String> {
         let (listed, open) = self.remote();
+        let operations = self.operations.clone();
+        // What an API has that could not be read is not known; that it could not be has been told.
+        let mut unread = self.names("apis");
+        unread.retain(|api| {
+            !operations
+                .iter()
+                .any(|name| name.starts_with(&format!("{api}.")))
+        });
+        let excused = |name: &str| {
+            let api = name.split_once('.').map(|(api, _)| api);
+            api.is_some_and(|api| unread.iter().any(|unread| unread == api))
+        };
         let own = self.names("tools");
         let own: Vec<&str> = own
             .iter()
@@ -546,6 +574,7 @@ impl Resolver<'_> {
             .chain(BUILT_IN.iter().copied())
             .chain(board::NAMES)
             .chain(listed.iter().map(String::as_str))
+            .chain(operations.iter().map(String::as_str))
             .collect();
         let remote = |name: &str| {
             let parts = name.split_once('.');
@@ -559,6 +588,9 @@ impl Resolver<'_> {
             let at = format!("{pointer}/{index}");
             if name.is_empty() {
                 // It was no name, which has been told.
+                continue;
+            }
+            if excused(&name) {
                 continue;
             }
             if !known.contains(&name.as_str()) && !remote(&name) {
@@ -766,6 +798,7 @@ impl Resolver<'_> {
             output,
             timeout: timeout.unwrap_or(Duration::from_secs(30)),
             effect: effect(written.effect.unwrap_or(EffectFile::AtMostOnce)),
+            retry: written.retry.unwrap_or(0),
             sensitive: sensitive
                 .into_iter()
                 .filter(|name| !name.is_empty())
@@ -911,6 +944,163 @@ impl Resolver<'_> {
             }
         }
         (listed, open)
+    }
+
+    /// An API, with the operations that may be granted.
+    fn api(&mut self, name: &str, written: ApiFile) -> Option<Api> {
+        let owner = format!("/apis/{}", escaped(name));
+        let begins = |tool: &str| tool.split_once('.').is_some_and(|(first, _)| first == name);
+        let own = self.names("tools");
+        if own.iter().any(|tool| begins(tool)) || self.names("mcp").iter().any(|mcp| mcp == name) {
+            let at = self.tree.key_place(&owner);
+            let message = format!("names of other tools of this crew begin with `{name}`, too");
+            self.wrong_at(at, "crew.name", message, "Give the API another name.");
+        } else if BUILT_IN.iter().copied().chain(board::NAMES).any(begins) {
+            let at = self.tree.key_place(&owner);
+            let message = format!("`{name}` is how names of built-in tools begin");
+            self.wrong_at(at, "crew.name", message, "Give the API another name.");
+        }
+        let file = written.openapi?;
+        let document = self.document(&format!("{owner}/openapi"), &file)?;
+        let timeout = written.timeout.as_deref();
+        let timeout =
+            timeout.and_then(|text| self.duration(&format!("{owner}/timeout"), text, TOOL_TIME));
+        let key = written.key.as_deref().and_then(Secret::parse);
+        let private = written.base_url.is_some();
+        if let Some(url) = &written.base_url {
+            self.base_url(&format!("{owner}/base_url"), url);
+        }
+        let Some(base_url) = written.base_url.or(document.server) else {
+            let at = self.tree.key_place(&owner);
+            let message = format!("neither `apis.{name}` nor its document says where it is");
+            let hint = "Add `base_url:` with its address, such as `https://api.example.org/v1`.";
+            self.wrong_at(at, "crew.missing_key", message, hint);
+            return None;
+        };
+        let queried = base_url.contains(['?', '#']);
+        if queried || (!private && key.is_some() && base_url.starts_with("http://")) {
+            let at = self.tree.key_place(&owner);
+            let message = match queried {
+                true => "an address with a query or a fragment cannot be gone on from",
+                false => "its document has an address without encryption, to which no key is sent",
+            };
+            let hint = "Add `base_url:` with the address that you mean.";
+            self.wrong_at(at, "crew.value", message, hint);
+        }
+        let (all, unfit) = (document.operations, document.unfit);
+        let known: Vec<&str> = all.keys().map(String::as_str).collect();
+        let mut named = |at: String, wanted: &str| -> Option<String> {
+            let found = all.iter().find(|(name, operation)| {
+                name.as_str() == wanted || (operation.id == wanted && !wanted.is_empty())
+            });
+            if let Some((name, _)) = found {
+                return Some(name.clone());
+            }
+            let (message, hint) = match unfit.get(wanted) {
+                Some(why) => (
+                    format!("`{}` cannot be a tool: {why}", shown(wanted)),
+                    "Take it out, or mend the document.".to_owned(),
+                ),
+                None => (
+                    format!("the document has no operation `{}`", shown(wanted)),
+                    match nearest(wanted, known.iter().copied()) {
+                        Some(meant) => format!("Did you mean `{meant}`?"),
+                        None => {
+                            let some: Vec<&str> = known.iter().copied().take(20).collect();
+                            format!("There are: {}.", some.join(", "))
+                        }
+                    },
+                ),
+            };
+            self.wrong(&at, "crew.reference", message, hint);
+            None
+        };
+        let mut effects = BTreeMap::new();
+        for (operation, written) in written.effects.unwrap_or_default() {
+            let at = format!("{owner}/effects/{}", escaped(&operation));
+            if let Some(name) = named(at, &operation) {
+                effects.insert(name, effect(written));
+            }
+        }
+        let chosen: BTreeSet<String> = match written.operations {
+            None => all.keys().cloned().collect(),
+            Some(wanted) => {
+                let wanted = wanted.iter().enumerate();
+                let wanted = wanted.filter(|(_, name)| !name.is_empty());
+                let found = wanted
+                    .filter_map(|(index, name)| named(format!("{owner}/operations/{index}"), name));
+                found.collect()
+            }
+        };
+        if chosen.len() > OPERATIONS_MAX {
+            let message = format!(
+                "the document has {} operations, and {OPERATIONS_MAX} are the most",
+                chosen.len()
+            );
+            let hint = "Add `operations:` with those that you need.";
+            self.wrong(&format!("{owner}/openapi"), "crew.too_large", message, hint);
+            return None;
+        }
+        let mut operations = all;
+        operations.retain(|name, _| chosen.contains(name));
+        for (name, operation) in &mut operations {
+            if let Some(effect) = effects.get(name) {
+                operation.effect = *effect;
+            }
+        }
+        Some(Api {
+            openapi: file,
+            base_url,
+            private,
+            key,
+            timeout: timeout.unwrap_or(Duration::from_secs(30)),
+            retry: written.retry,
+            category: written.category.unwrap_or_else(|| "http".into()),
+            operations,
+        })
+    }
+
+    fn document(&mut self, pointer: &str, file: &str) -> Option<openapi::Document> {
+        let path = self.folder.join(file).canonicalize();
+        let read = match path {
+            Ok(path) if path.starts_with(&self.folder) => bytes_of(&path, DOCUMENT_BYTES_MAX),
+            Ok(_) => {
+                let message = format!("`{}` is outside of the crew file's folder", shown(file));
+                let hint = "Copy it there: what a crew says shall be in one place.";
+                self.wrong(pointer, "crew.path", message, hint);
+                return None;
+            }
+            Err(fault) => Err(Unread::Fault(fault)),
+        };
+        let (code, why) = match read.map(String::from_utf8) {
+            Ok(Ok(text)) => {
+                // JSON is YAML, but its own reader is faster and stricter.
+                let value = match text.trim_start().starts_with('{') {
+                    true => serde_json::from_str(&text).map_err(|fault| fault.to_string()),
+                    false => parse_bounded(&text, DOCUMENT_NODES_MAX)
+                        .map(|node| node.value())
+                        .map_err(|(at, said)| match at {
+                            Some(at) => format!("line {}: {said}", at.line),
+                            None => said,
+                        }),
+                };
+                match value.and_then(|value: Value| openapi::read(&value)) {
+                    Ok(document) => return Some(document),
+                    Err(why) => ("crew.schema", format!("is no OpenAPI document: {why}")),
+                }
+            }
+            Ok(Err(_)) => ("crew.path", "is not UTF-8".into()),
+            Err(Unread::TooLarge) => (
+                "crew.too_large",
+                format!("has more than {DOCUMENT_BYTES_MAX} bytes"),
+            ),
+            Err(Unread::NoFile) => ("crew.path", "is not a file".into()),
+            Err(Unread::Fault(fault)) => ("crew.path", format!("cannot be read: {fault}")),
+        };
+        let hint = "Save the API's OpenAPI document, 3.0 or 3.1, in the crew file's folder.";
+        let message = format!("`{}` {why}", shown(file));
+        self.wrong(pointer, code, message, hint);
+        None
     }
 
     /// The digest of the program's file, if the command line names one by its path. A program on the

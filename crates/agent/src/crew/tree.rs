@@ -52,14 +52,22 @@ pub(super) struct Entry {
 /// # Errors
 /// What is no YAML, and the first place where that shows, when there is one.
 pub(super) fn parse(text: &str) -> Result<Node, (Option<Place>, String)> {
+    parse_bounded(text, NODES_MAX)
+}
+
+/// As [`parse`], with so many things at most.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn parse_bounded(text: &str, nodes_max: usize) -> Result<Node, (Option<Place>, String)> {
     let options = serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         merge_keys: MergeKeyPolicy::Merge,
         strict_booleans: true,
         with_snippet: false,
         budget: serde_saphyr::budget! {
-            max_events: 2 * NODES_MAX,
-            max_nodes: NODES_MAX,
+            max_events: 2 * nodes_max,
+            max_nodes: nodes_max,
             max_depth: 64,
         },
     };

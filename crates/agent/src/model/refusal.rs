@@ -13,7 +13,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const WORDS_BYTES_MAX: usize = 500;
 
 /// How long a provider wants to be left alone, by its headers.
-pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let pause = match text("retry-after-ms").and_then(|ms| ms.parse().ok()) {
         Some(ms) => Duration::from_millis(ms),

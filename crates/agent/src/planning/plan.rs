@@ -2,17 +2,19 @@
 
 use super::ledger::Ledger;
 use super::{Delegation, Goal, Minds, SUPERVISOR, Share, Short, ended, input, round_steps, whole};
+use crate::hands::note_missed;
 use crate::mind::{Brief, Mind, Seat, account};
 use crate::model::Usage;
 use async_trait::async_trait;
 use chargehand::{Context, Ended, Handler};
 use domain::budget::Amount;
+use domain::demand::Lack;
 use domain::limits::RUN_TASKS_MAX;
 use domain::task::Failure;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How much work a goal is. A crew that is larger than its goal costs more and does no better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,12 +193,22 @@ impl PlanHandler {
         );
         let brief = Brief {
             objective,
-            inputs: json!({"agents": minds.agents(), "inputs": numbered(&goal.inputs)}),
+            inputs: json!({"agents": minds.agents_now(task).await, "inputs": numbered(&goal.inputs)}),
             output: Some(plan_schema()),
             ..Brief::default()
         };
-        let judge = |plan: &Value| minds.lint(plan, goal.inputs.len()).map(drop);
-        let envelope = whole(&minds.planner, task, &brief, &judge).await?;
+        let missed = Mutex::new(BTreeMap::new());
+        let judge = |plan: &Value| {
+            let mut missed = missed.lock().unwrap_or_else(PoisonError::into_inner);
+            missed.extend(minds.missing(plan));
+            minds.lint(plan, goal.inputs.len()).map(drop)
+        };
+        let planned = whole(&minds.planner, task, &brief, &judge).await;
+        let wanted = std::mem::take(&mut *missed.lock().unwrap_or_else(PoisonError::into_inner));
+        for (tool, lack) in wanted {
+            note_missed(task, &tool, lack).await;
+        }
+        let envelope = planned?;
         if let Some(reason) = &envelope.reason
             && let Err(complaint) = judge(&envelope.result)
         {
@@ -253,6 +265,45 @@ impl Minds {
     pub(super) fn agents(&self) -> Vec<Value> {
         let told = |(name, member): (&String, &super::Member)| json!({"agent": name, "give it": member.description, "tools": member.tools});
         self.members.iter().map(told).collect()
+    }
+
+    /// The same, as they are now: without the tools that cannot be called, each of which is noted.
+    async fn agents_now(&self, task: &Context) -> Vec<Value> {
+        let mut agents = Vec::new();
+        for (name, member) in &self.members {
+            let lacking = member.mind.hands.unavailable().await;
+            let tools: Vec<&String> = member.tools.difference(&lacking).collect();
+            let mut agent = json!({"agent": name, "give it": member.description, "tools": tools});
+            if !lacking.is_empty() {
+                agent["cannot be called now"] = json!(lacking);
+            }
+            for tool in &lacking {
+                note_missed(task, tool, Lack::Unavailable).await;
+            }
+            agents.push(agent);
+        }
+        agents
+    }
+
+    /// The tools that a plan wants to rest on and its agents do not have.
+    fn missing(&self, plan: &Value) -> BTreeMap<String, Lack> {
+        let mut missing = BTreeMap::new();
+        for brief in plan["briefs"].as_array().into_iter().flatten() {
+            let member = brief["agent"]
+                .as_str()
+                .and_then(|name| self.members.get(name));
+            let wanted = brief["evidence"].as_array().into_iter().flatten();
+            for tool in wanted.filter_map(Value::as_str) {
+                let has = |member: &super::Member| member.tools.contains(tool);
+                let lack = match (member, self.members.values().any(has)) {
+                    (_, false) => Lack::Unknown,
+                    (Some(member), true) if !has(member) => Lack::NotGranted,
+                    _ => continue,
+                };
+                missing.insert(tool.to_owned(), lack);
+            }
+        }
+        missing
     }
 
     /// A plan whose briefs have names, or what is wrong with it: an agent that is not in the crew, a

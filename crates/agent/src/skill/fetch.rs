@@ -326,6 +326,19 @@ async fn checked_addresses(
     }
 }
 
+/// The addresses of a link, if every one of them is a public one.
+pub(crate) async fn public_addresses(url: &Url) -> Result<Vec<SocketAddr>, SkillError> {
+    let host = url
+        .host_str()
+        .ok_or_else(|| bad_url(url.as_str(), "it names no host"))?;
+    let bounds = Bounds {
+        refusal,
+        bytes_max: PAGE_BYTES_MAX,
+        time_max: PAGE_TIME_MAX,
+    };
+    checked_addresses(host, url.port_or_known_default().unwrap_or(443), bounds).await
+}
+
 /// Why an address is not part of the public internet, if it is not.
 fn refusal(address: IpAddr) -> Option<&'static str> {
     match address {
@@ -485,7 +498,7 @@ fn entities(text: &str) -> String {
 }
 
 /// The innermost error: the one that says what happened.
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

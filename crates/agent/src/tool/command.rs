@@ -80,7 +80,7 @@ type Variables = Vec<(String, String)>;
 #[derive(Clone)]
 pub(crate) struct Revealed {
     pub(crate) secret: String,
-    handle: String,
+    pub(super) handle: String,
 }
 
 impl Revealed {
@@ -108,6 +108,10 @@ impl fmt::Debug for Program {
 impl Tool for Program {
     fn card(&self) -> &ToolCard {
         &self.card
+    }
+
+    fn retries(&self) -> u32 {
+        self.tool.retry
     }
 
     async fn available(&self) -> Result<(), String> {

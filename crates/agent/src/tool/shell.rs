@@ -343,7 +343,12 @@ impl Tool for ShellTool {
         let said = said.iter().filter(|(_, text)| !text.trim().is_empty());
         let said = said.map(|(what, text)| format!("; {what}: {}", end_of(text)));
         let said: String = said.collect();
-        let text = format!("the command {why} and was stopped, with all it had started{said}");
+        let timed_out = match bound {
+            Bound::Time => "Tool execution timed out: ",
+            _ => "",
+        };
+        let text =
+            format!("{timed_out}the command {why} and was stopped, with all it had started{said}");
         Err(Failure::permanent(code, text))
     }
 }

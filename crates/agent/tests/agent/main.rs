@@ -1,5 +1,6 @@
 //! The crate from outside, in one binary: real files, real text, real programs.
 
+mod api_tools;
 mod assistant;
 mod budget;
 mod command;
@@ -8,6 +9,7 @@ mod crew_file;
 mod input;
 mod mcp;
 mod mind;
+mod missing;
 mod model;
 mod pattern;
 mod plan;

@@ -4,6 +4,7 @@ use crate::client::{Client, WAIT_MAX, Wait};
 use async_trait::async_trait;
 use domain::blackboard::{Entry, EntryFilter, NewEntry};
 use domain::command::{RunStart, Submission};
+use domain::demand::{Demand, Miss};
 use domain::error::{Code, Error};
 use domain::event::Recorded;
 use domain::id::{EntryId, MessageId, RunId, TaskId};
@@ -162,6 +163,11 @@ impl ApiRead for Client {
 
     fn home(&self) -> Home {
         Home::Remote
+    }
+
+    async fn tool_demand_list(&self) -> Result<Vec<Demand>> {
+        let demands: Demands = self.ask(self.get(&["v1", "tools", "missing"])?).await?;
+        Ok(demands.items)
     }
 
     async fn credential_list(&self) -> Result<Vec<CredentialView>> {
@@ -403,6 +409,12 @@ impl Api for Client {
         // A key is shown once and kept nowhere, so nothing could show it again.
         self.ask(self.post(&["v1", "keys"])?.json(&new)?.once())
             .await
+    }
+
+    async fn tool_missed(&self, miss: Miss) -> Result<()> {
+        // Said twice for one task, it counts once.
+        let request = self.post(&["v1", "tools", "missing"])?;
+        self.tell(request.json(&miss)?).await
     }
 
     async fn credential_revoke(&self, id: Name) -> Result<()> {

@@ -231,6 +231,7 @@ pub(crate) fn select(mut rows: Vec<(Key, Row)>, query: &Query) -> Vec<(Key, Row)
         }
         Query::Workers => rows.retain(|(key, _)| matches!(key, Key::Worker(_))),
         Query::Credentials => rows.retain(|(key, _)| matches!(key, Key::Credential(_))),
+        Query::Demands => rows.retain(|(key, _)| matches!(key, Key::Demand(_))),
         Query::Pools => rows.retain(|(key, _)| matches!(key, Key::Pool(_))),
         Query::Queues => rows.retain(|(key, _)| matches!(key, Key::Queue(_))),
         Query::Tally => rows.retain(|(key, _)| matches!(key, Key::Tally)),

@@ -407,6 +407,7 @@ fn other_id(key: &Key) -> (&'static str, String) {
         Key::Pool(name) => ("pool", name.to_string()),
         Key::Receipt(name) => ("receipt", name.to_string()),
         Key::Credential(name) => ("credential", name.to_string()),
+        Key::Demand(name) => ("demand", name.to_string()),
         Key::Board(run) => ("board", run.map_or_else(String::new, |run| run.to_string())),
         Key::Account(run) => ("account", run.to_string()),
         Key::Tally => ("tally", String::new()),
@@ -426,6 +427,7 @@ fn other_key(kind: &str, id: &str) -> Result<Key, Error> {
         "pool" => Key::Pool(name()?),
         "receipt" => Key::Receipt(name()?),
         "credential" => Key::Credential(name()?),
+        "demand" => Key::Demand(name()?),
         "board" if id.is_empty() => Key::Board(None),
         "board" => Key::Board(Some(id.parse()?)),
         "account" => Key::Account(id.parse()?),
@@ -740,6 +742,7 @@ impl SqliteReader {
             Query::Workers => self.others("worker", None, usize::MAX),
             Query::Pools => self.others("pool", None, usize::MAX),
             Query::Credentials => self.others("credential", None, usize::MAX),
+            Query::Demands => self.others("demand", None, usize::MAX),
             Query::Queues => self.others("queue", None, usize::MAX),
             Query::Tally => self.others("tally", None, usize::MAX),
             Query::All { after, limit } => self.all(after.as_ref(), *limit),
@@ -788,6 +791,7 @@ impl SqliteReader {
             "account",
             "message",
             "credential",
+            "demand",
             "tally",
         ];
         let (from, id) = match after {

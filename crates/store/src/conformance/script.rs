@@ -8,6 +8,7 @@ use crate::{Answer, Applied, Op, Request, Store};
 use domain::blackboard::NewEntry;
 use domain::budget::{Amount, Budget, Cost};
 use domain::command::{Claimant, Command, Outcome, Report, RunStart, Submission};
+use domain::demand::{Lack, Miss};
 use domain::error::Error;
 use domain::event::AttemptRef;
 use domain::graph::Graph;
@@ -122,7 +123,25 @@ impl Script {
             let ops = due.iter().filter_map(timer).map(Op::Command).collect();
             requests.push(Request::own(ops));
         }
+        if self.now.0.is_multiple_of(3) {
+            requests.push(Request::own(vec![Op::Command(self.miss())]));
+        }
         requests
+    }
+
+    /// A tool that is missed; which one is the clock's to say.
+    fn miss(&self) -> Command {
+        let tool = match self.now.0.is_multiple_of(2) {
+            true => "mail.send",
+            false => "fax",
+        };
+        Command::ToolMiss(Arc::new(Miss {
+            tool: Name::literal(tool),
+            lack: Lack::Unknown,
+            by: Name::literal(WORKERS[0]),
+            run: self.runs.last().copied(),
+            task: self.tasks.last().copied(),
+        }))
     }
 
     /// Remembers ids and leases, to name them later.
@@ -435,7 +454,8 @@ impl Script {
             key: (self.below(4) == 0).then(|| Name::literal("run-once")),
             trace: None,
             budget: (self.below(2) == 0).then(|| Budget {
-                tokens: Some(100),
+                // So few that the first call is a reason to warn.
+                tokens: Some(8),
                 ..Budget::default()
             }),
         }
@@ -492,6 +512,7 @@ pub fn timer(key: &Key) -> Option<Command> {
         | Key::Board(_)
         | Key::Account(_)
         | Key::Credential(_)
+        | Key::Demand(_)
         | Key::Tally => return None,
     })
 }

@@ -138,7 +138,7 @@ fn memory_and_sqlite_tell_the_same_history() {
 #[test]
 fn the_scripts_reach_far() {
     let mut seen = std::collections::BTreeSet::new();
-    for seed in 0..SEEDS {
+    for seed in 0..4 * SEEDS {
         let mut store = over(Box::new(Memory::default()), seed).unwrap();
         let mut script = Script::new(seed);
         for _ in 0..BATCHES {
