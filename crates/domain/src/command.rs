@@ -416,13 +416,16 @@ impl Command {
             }
             Self::TaskReport { lease, report } => {
                 keys.extend([Key::Task(lease.task), Key::Worker(lease.worker.clone())]);
-                if let (Report::Recorded(record), Some(task)) = (report, state.task(&lease.task)) {
-                    keys.extend(account_of(task, &record.key, record.cost.is_some()));
+                if let Report::Recorded(record) = report {
+                    keys.push(Key::Record(lease.task, record.key.clone()));
+                    if let Some(task) = state.task(&lease.task) {
+                        keys.extend(account_of(task, &record.key, record.cost.is_some()));
+                    }
                 }
             }
             Self::TaskTimeOut(task) | Self::TaskCancel { task, .. } => keys.push(Key::Task(*task)),
             Self::RecordResolve { task, key, .. } => {
-                keys.push(Key::Task(*task));
+                keys.extend([Key::Task(*task), Key::Record(*task, key.clone())]);
                 if let Some(task) = state.task(task) {
                     keys.extend(account_of(task, key, false));
                 }

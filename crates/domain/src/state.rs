@@ -12,6 +12,7 @@ use crate::message::Message;
 use crate::name::Name;
 use crate::pool::Pool;
 use crate::queue::{Queue, Slot};
+use crate::record::Kept;
 use crate::run::Run;
 use crate::statistics::Tally;
 use crate::task::{Place, Task};
@@ -52,6 +53,8 @@ pub enum Key {
     Credential(Name),
     /// The statistics.
     Tally,
+    /// A step that a task's attempt has done.
+    Record(TaskId, Name),
 }
 
 /// A row: what the events on its key fold to. Cloning shares it.
@@ -83,6 +86,8 @@ pub enum Row {
     Credential(Arc<Credential>),
     /// The statistics.
     Tally(Arc<Tally>),
+    /// A step that a task's attempt has done.
+    Record(Kept),
 }
 
 impl Row {
@@ -141,6 +146,7 @@ impl Row {
                 Event::CredentialCreated { credential } => Self::Credential(Arc::clone(credential)),
                 _ => return None,
             },
+            (None, Key::Record(..)) => Self::Record(Kept::noted(recorded)?),
             // These exist as soon as something counts on them.
             (None, Key::Queue(_)) => {
                 return Self::evolve(Some(Self::Queue(Arc::default())), key, recorded);
@@ -181,7 +187,8 @@ impl Row {
                     Self::Message(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Credential(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Tally(row) => Arc::make_mut(row).evolve(recorded),
-                    Self::Receipt(_) => {}
+                    // What is done is final.
+                    Self::Receipt(_) | Self::Record(_) => {}
                 }
                 // A concurrency key that nothing holds is nothing.
                 if let Self::Slot(slot) = &row
@@ -234,6 +241,7 @@ impl Row {
             Self::Message(row) => serde_json::to_writer(text, row),
             Self::Credential(row) => serde_json::to_writer(text, row),
             Self::Tally(row) => serde_json::to_writer(text, row),
+            Self::Record(row) => serde_json::to_writer(text, row),
         }
     }
 
@@ -256,6 +264,7 @@ impl Row {
             Key::Message(_) => Self::Message(serde_json::from_slice(text)?),
             Key::Credential(_) => Self::Credential(serde_json::from_slice(text)?),
             Key::Tally => Self::Tally(serde_json::from_slice(text)?),
+            Key::Record(..) => Self::Record(serde_json::from_slice(text)?),
         })
     }
 }
@@ -416,6 +425,14 @@ impl State {
     pub fn tally(&self) -> Option<&Tally> {
         match self.get(&Key::Tally) {
             Some(Row::Tally(tally)) => Some(tally),
+            _ => None,
+        }
+    }
+
+    /// A step that an attempt of the task has done.
+    pub fn kept(&self, task: &TaskId, key: &Name) -> Option<&Kept> {
+        match self.get(&Key::Record(*task, key.clone())) {
+            Some(Row::Record(kept)) => Some(kept),
             _ => None,
         }
     }

@@ -221,7 +221,12 @@ impl Seen {
             }
             Key::Slot(_) => open = !matches!(row, Some(Row::Slot(slot)) if !slot.is_open()),
             Key::Queue(_) => open = !matches!(row, Some(Row::Queue(queue)) if queue.paused),
-            Key::Pool(_) | Key::Board(_) | Key::Account(_) | Key::Credential(_) | Key::Tally => {}
+            Key::Pool(_)
+            | Key::Board(_)
+            | Key::Account(_)
+            | Key::Credential(_)
+            | Key::Tally
+            | Key::Record(..) => {}
         }
         Self {
             place,
@@ -642,12 +647,6 @@ impl Index {
         let row = self.due.first().map(|(at, _)| *at);
         let task = self.later.first_key_value().map(|((at, _), _)| *at);
         row.into_iter().chain(task).min()
-    }
-
-    /// The queues that have a task in line, in no order.
-    pub fn queues(&self) -> HashSet<Name> {
-        let kinds = self.class_of.keys();
-        kinds.map(|kind| kind.queue.clone()).collect()
     }
 
     /// The classes a worker may look into.
