@@ -202,7 +202,8 @@ async fn done_by(mind: Mind, brief: Brief) -> TaskView {
     let worker = worker.handle("think", mind).unwrap();
     let worker = worker.start(engine.clone()).await.unwrap();
     let task = submit(&engine, brief).await;
-    let ended = engine.task_wait(task, PATIENCE).await.unwrap();
+    engine.task_wait(task, PATIENCE).await.unwrap();
+    let ended = engine.task_get(task).await.unwrap();
     worker.stop().await.unwrap();
     ended
 }
