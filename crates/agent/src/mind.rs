@@ -228,10 +228,22 @@ pub struct Spend {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Turned {
     model: String,
+    #[serde(default = "once", skip_serializing_if = "is_once")]
     requests: u32,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_free")]
     usd_micros: u64,
     answer: Answer,
+}
+
+// What nearly every receipt would say is left out of it: there is one for each turn.
+fn once() -> u32 {
+    1
+}
+fn is_once(requests: &u32) -> bool {
+    *requests == 1
+}
+fn is_free(usd_micros: &u64) -> bool {
+    *usd_micros == 0
 }
 
 /// What the receipt of a call holds.
