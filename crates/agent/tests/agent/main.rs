@@ -1,5 +1,6 @@
 //! The crate from outside, in one binary: real files, real text, real programs.
 
+mod boundaries;
 mod budget;
 mod command;
 mod crew;
