@@ -362,7 +362,7 @@ impl Script {
                     key: Name::literal(key),
                     effect,
                     state,
-                    cost: (self.below(2) == 0).then(|| Cost {
+                    cost: (self.below(2) == 0).then_some(Cost {
                         amount: Amount {
                             tokens: 90,
                             ..Amount::CALL
