@@ -46,8 +46,10 @@ export type Assignment = {
   metadata?: { [name: string]: string };
   /** What comes first. */
   priority: Priority;
-  /** What became of its steps in earlier attempts: what is done is reused. */
+  /** What became of its steps in earlier attempts, the first page: what is done is reused. */
   records?: Record[];
+  /** Where the next page of them begins, when there is more. */
+  records_next?: string | null;
   /** The run, step and item, when it has them. */
   run_id?: RunId | null;
   /** The step. */
@@ -1186,6 +1188,14 @@ export type NewRecord = {
 };
 
 /** A page of a list, and where the next one begins. */
+export type Page_Record = {
+  /** The rows. */
+  items: Record[];
+  /** Pass it as `after` to go on; absent on the last page. */
+  next?: string | null;
+};
+
+/** A page of a list, and where the next one begins. */
 export type Page_RunView = {
   /** The rows. */
   items: RunView[];
@@ -1907,8 +1917,15 @@ export type TaskView = {
   queue: Name;
   /** Milliseconds that the successful attempt took. */
   ran_ms?: number | null;
-  /** What became of its steps. */
+  /**
+   * What became of its steps: read alone, the first page of those that are done; then, and in
+   * lists, those that are not.
+   */
   records?: Record[];
+  /** How many of its steps its attempts have done. */
+  records_done?: number;
+  /** Where the next page of its records begins, when it was read alone and has more. */
+  records_next?: string | null;
   /** Its run, step and item. */
   run_id?: RunId | null;
   /** Where it stands. */
@@ -2403,6 +2420,13 @@ export interface Operations {
     body: undefined;
     answer: string;
   };
+  /** Read what became of a task's steps: those that are done, then those that are not. */
+  record_list: {
+    path: { task: TaskId };
+    query: { after?: string; limit?: number };
+    body: undefined;
+    answer: Page_Record;
+  };
   /** Say whether a step in doubt happened; the task goes on when it is redriven. */
   record_resolve: {
     path: { task: TaskId; key: string };
@@ -2492,7 +2516,7 @@ export interface Operations {
     body: Reason;
     answer: undefined;
   };
-  /** Read a task; with `wait_ms`, as soon as it has ended. */
+  /** Read a task, with the first of its records; with `wait_ms`, as soon as it has ended, without them. */
   task_get: {
     path: { task: TaskId };
     query: { wait_ms?: number };
@@ -2694,6 +2718,7 @@ export const ROUTES = {
   queue_peek: ["GET", "/v1/queues/{queue}/tasks"],
   queue_resume: ["POST", "/v1/queues/{queue}/resume"],
   ready: ["GET", "/readyz"],
+  record_list: ["GET", "/v1/tasks/{task}/records"],
   record_resolve: ["POST", "/v1/tasks/{task}/records/{key}/resolve"],
   run_cancel: ["POST", "/v1/runs/{run}/cancel"],
   run_events: ["GET", "/v1/runs/{run}/events"],

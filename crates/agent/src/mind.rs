@@ -39,7 +39,7 @@ use tokio::time::Instant;
 /// Turns of a task when nothing is said.
 pub const ROUNDS_DEFAULT: u32 = 12;
 /// Turns of a task, at most.
-pub const ROUNDS_MAX: u32 = 400;
+pub const ROUNDS_MAX: u32 = 2_000;
 /// Calls of a task when nothing is said.
 pub const CALLS_DEFAULT: u32 = 40;
 /// Tokens of a task, read and written, when nothing is said.
@@ -228,10 +228,22 @@ pub struct Spend {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Turned {
     model: String,
+    #[serde(default = "once", skip_serializing_if = "is_once")]
     requests: u32,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_free")]
     usd_micros: u64,
     answer: Answer,
+}
+
+// What nearly every receipt would say is left out of it: there is one for each turn.
+fn once() -> u32 {
+    1
+}
+fn is_once(requests: &u32) -> bool {
+    *requests == 1
+}
+fn is_free(usd_micros: &u64) -> bool {
+    *usd_micros == 0
 }
 
 /// What the receipt of a call holds.
@@ -317,6 +329,7 @@ impl Mind {
             judge,
             until: Instant::now() + left,
             turns,
+            asking: Asking::default(),
             spend: Spend::default(),
             evidence: Vec::new(),
             seen: BTreeMap::new(),
@@ -367,6 +380,48 @@ struct Question {
     tokens: u64,
 }
 
+/// What was asked so far, as the digest of it goes on: what was said before is not gone through again
+/// with each turn.
+#[derive(Default)]
+struct Asking {
+    /// All but the turns.
+    head: String,
+    /// Turns that are in the digest.
+    turns: usize,
+    digest: Sha256,
+    bytes: usize,
+}
+
+impl Asking {
+    /// Takes in what was not asked before: of a longer conversation its end, or else all of it. Gives
+    /// the digest of the whole question, and its bytes.
+    fn follow(&mut self, ask: &Ask, turns: &[Turn]) -> ([u8; 8], usize) {
+        let text = json!(ask).to_string();
+        // Its turns, none yet, stand last.
+        let head = text.strip_suffix("]}").unwrap_or(&text);
+        if self.head != head || self.turns > turns.len() {
+            *self = Self {
+                head: head.to_owned(),
+                digest: Sha256::new_with_prefix(head),
+                bytes: head.len(),
+                turns: 0,
+            };
+        }
+        for turn in &turns[self.turns..] {
+            let comma = if self.turns > 0 { "," } else { "" };
+            let text = json!(turn).to_string();
+            self.digest.update(comma);
+            self.digest.update(&text);
+            self.bytes += comma.len() + text.len();
+            self.turns += 1;
+        }
+        let digest = self.digest.clone().chain_update("]}").finalize();
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest[..8]);
+        (first, self.bytes + 2)
+    }
+}
+
 /// One task under way.
 struct Working<'a> {
     mind: &'a Mind,
@@ -375,6 +430,7 @@ struct Working<'a> {
     judge: Judge<'a>,
     until: Instant,
     turns: Vec<Turn>,
+    asking: Asking,
     spend: Spend,
     evidence: Vec<Evidence>,
     /// Calls, and how often each came to the same.
@@ -490,22 +546,23 @@ impl Working<'_> {
         None
     }
 
-    /// What the model is asked next.
+    /// What the model is asked next. The conversation goes with the question until it is answered.
     fn question(&mut self, tools: Vec<ToolSpec>) -> Question {
-        let ask = Ask {
+        let mut ask = Ask {
             model: String::new(),
             system: format!("{HOUSE_RULES}\n\n{}", self.mind.instructions.trim()),
-            turns: self.turns.clone(),
+            turns: Vec::new(),
             tools,
             output: self.brief.output.clone(),
             tokens_max: 0,
             temperature: None,
         };
         self.spend.rounds += 1;
-        let text = json!(ask);
+        let (digest, bytes) = self.asking.follow(&ask, &self.turns);
+        ask.turns = std::mem::take(&mut self.turns);
         Question {
-            key: key("turn", self.spend.rounds, &text),
-            tokens: text.to_string().len() as u64 / TOKEN_BYTES,
+            key: key("turn", self.spend.rounds, digest),
+            tokens: bytes as u64 / TOKEN_BYTES,
             ask,
         }
     }
@@ -526,9 +583,14 @@ impl Working<'_> {
 
     /// One turn of the model, from its receipt if there is one.
     async fn turn(&mut self, question: Question, last: bool) -> Result<Answer, Failure> {
-        let Question { key, ask, tokens } = question;
-        let turned = self.asked(&key, ask, tokens, last).await?;
-        let turned: Turned = read(turned, &key)?;
+        let Question {
+            key,
+            mut ask,
+            tokens,
+        } = question;
+        let turned = self.asked(&key, &mut ask, tokens, last).await;
+        self.turns = ask.turns;
+        let turned: Turned = read(turned?, &key)?;
         self.spend.usd_micros += turned.usd_micros;
         self.spend.requests += turned.requests;
         self.spend.usage += turned.answer.usage;
@@ -539,7 +601,13 @@ impl Working<'_> {
 
     /// Asks within the run's budget: reserves what the answer may cost, and where that is not to be had
     /// asks for a shorter one.
-    async fn asked(&self, key: &str, ask: Ask, input: u64, last: bool) -> Result<Value, Failure> {
+    async fn asked(
+        &self,
+        key: &str,
+        ask: &mut Ask,
+        input: u64,
+        last: bool,
+    ) -> Result<Value, Failure> {
         let (mind, until) = (self.mind, self.until);
         let wanted = mind.seats.iter().map(Seat::answer_tokens).max();
         let mut output = wanted.unwrap_or_default();
@@ -548,10 +616,11 @@ impl Working<'_> {
                 amount: mind.most(input, output),
                 last,
             };
-            let asked = || answered(mind, self.task, &ask, until, input, output);
-            let outcome = self
-                .task
-                .step_costing(key, EffectClass::Pure, cost, asked)
+            let (task, ask) = (self.task, &mut *ask);
+            let outcome = task
+                .step_costing(key, EffectClass::Pure, cost, move || {
+                    answered(mind, task, ask, until, input, output)
+                })
                 .await;
             match outcome {
                 Err(failure) if is_broke(&failure) => {
@@ -628,7 +697,8 @@ impl Working<'_> {
         };
         self.spend.calls += 1;
         let asked = json!([call.tool, call.arguments]);
-        let key = key("call", self.spend.calls, &asked);
+        let digest = Sha256::digest(asked.to_string());
+        let key = key("call", self.spend.calls, &digest[..8]);
         let idempotency_key = format!("{}.{key}", self.task.idempotency_key());
         let hands = Arc::clone(&self.mind.hands);
         let (tool, arguments) = (call.tool.clone(), call.arguments.clone());
@@ -743,7 +813,7 @@ fn broke(failure: &Failure) -> String {
 async fn answered(
     mind: &Mind,
     task: &Context,
-    ask: &Ask,
+    ask: &mut Ask,
     until: Instant,
     input: u64,
     output: u64,
@@ -759,18 +829,15 @@ async fn answered(
             // Left alone for now; the next one is asked instead.
             continue;
         }
-        let ask = Ask {
-            model: seat.model.clone(),
-            tokens_max: u32::try_from(seat.answer_tokens().min(output)).unwrap_or(u32::MAX),
-            temperature: seat.temperature,
-            ..ask.clone()
-        };
+        ask.model.clone_from(&seat.model);
+        ask.tokens_max = u32::try_from(seat.answer_tokens().min(output)).unwrap_or(u32::MAX);
+        ask.temperature = seat.temperature;
         let mut hear = |delta: Delta<'_>| voice.hear(&delta);
         let Asked {
             outcome,
             tries,
             lost,
-        } = seat.gate.ask(party, &ask, until, &mut hear).await;
+        } = seat.gate.ask(party, ask, until, &mut hear).await;
         requests += tries;
         voice.end(outcome.is_ok());
         let unheard = Usage {
@@ -807,11 +874,10 @@ async fn answered(
     (Err(failure), spent)
 }
 
-/// A step's key: what, which in order, and a digest of all that was asked.
-fn key(what: &str, number: u32, asked: &Value) -> String {
-    let digest = Sha256::digest(asked.to_string().as_bytes());
+/// A step's key: what, which in order, and the beginning of a digest of all that was asked.
+fn key(what: &str, number: u32, digest: impl AsRef<[u8]>) -> String {
     let mut key = format!("{what}_{number}_");
-    for byte in &digest[..8] {
+    for byte in digest.as_ref() {
         let _ = write!(key, "{byte:02x}");
     }
     key

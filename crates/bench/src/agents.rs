@@ -1,14 +1,16 @@
-//! What an agent's turn costs beside its model: a model that answers at once, in this process, and a
-//! tool that does nothing, so that all that is left is ours. A turn is one answer of the model and
-//! one call of the tool, each with a receipt on the disk before the next begins.
+//! What an agent's turn costs beside its model: a provider on this machine that answers at once, over
+//! HTTP, and a tool that does nothing. A turn is one answer of the model and one call of the tool,
+//! each with a receipt on the disk before the next begins. What the client alone needs for the same
+//! questions to the same provider is measured right before, and taken off: what is left is ours.
 
+use crate::measure::cpu;
 use agent::gate::Gate;
 use agent::hands::Hands;
 use agent::mind::{Bounds, Brief, Mind, Seat};
-use agent::model::{Answer, Ask, Call, Listener, Model, ModelError, Stop, ToolSpec, Turn, Usage};
+use agent::model::{Ask, CallResult, Model, Settings, ToolSpec, Turn, connect};
 use chargehand::{Context, EffectClass, Failure, Worker};
 use domain::command::Submission;
-use domain::error::Error;
+use domain::error::{Code, Error};
 use domain::name::Name;
 use domain::task::{TaskSpec, TaskStatus};
 use engine::Engine;
@@ -21,37 +23,100 @@ use std::time::{Duration, Instant};
 pub(crate) const TURNS: u32 = 20;
 /// A task takes no longer.
 const TIME_MAX: Duration = Duration::from_secs(60);
+/// Who the agents are.
+const INSTRUCTIONS: &str = "You look at pages.";
 /// The type of the tasks.
 const KIND: &str = "think";
 
-/// Calls the tool until its turns are used up, then answers.
-#[derive(Debug)]
-struct Instantly;
+/// A provider on this machine, which speaks Chat Completions as a stream of events and thinks for no
+/// time: it wants the tool called until the turns are used up, then it has said all.
+async fn answer(body: axum::body::Bytes) -> ([(&'static str, &'static str); 1], String) {
+    const ROLE: &[u8] = br#""role":"tool""#;
+    let made = body
+        .windows(ROLE.len())
+        .filter(|part| *part == ROLE)
+        .count();
+    let (delta, stop) = match made < TURNS as usize {
+        true => {
+            let arguments = json!({"page": made}).to_string();
+            let function = json!({"name": "look", "arguments": arguments});
+            let id = format!("call_{made}");
+            let call = json!({"index": 0, "id": id, "type": "function", "function": function});
+            (
+                json!({"role": "assistant", "tool_calls": [call]}),
+                "tool_calls",
+            )
+        }
+        false => (json!({"role": "assistant", "content": "All seen."}), "stop"),
+    };
+    let chunk = |delta: Value, stop: Value| {
+        let choice = json!({"index": 0, "delta": delta, "finish_reason": stop});
+        json!({"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "instant",
+            "choices": [choice]})
+    };
+    let usage = json!({"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120});
+    let used = json!({"id": "c", "object": "chat.completion.chunk", "created": 0,
+        "model": "instant", "choices": [], "usage": usage});
+    let events = [
+        chunk(delta, Value::Null),
+        chunk(json!({}), json!(stop)),
+        used,
+    ];
+    let mut text: String = events
+        .iter()
+        .map(|event| format!("data: {event}\n\n"))
+        .collect();
+    text.push_str("data: [DONE]\n\n");
+    ([("content-type", "text/event-stream")], text)
+}
 
-#[async_trait::async_trait]
-impl Model for Instantly {
-    async fn ask(&self, ask: &Ask, _: &mut Listener<'_>) -> Result<Answer, ModelError> {
-        let of_tools = |turn: &&Turn| matches!(turn, Turn::Tools { .. });
-        let made = ask.turns.iter().filter(of_tools).count();
-        let calls = (made < TURNS as usize).then(|| Call {
-            id: format!("call_{made}"),
-            tool: "look".into(),
-            arguments: json!({"page": made}),
+/// Starts the provider, and gets ready to ask it. It ends with the runtime.
+async fn provider() -> Result<Arc<dyn Model>, Error> {
+    let internal = |what: &str| Error::new(Code::Internal, format!("the provider: {what}"));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
+    let listener = listener.map_err(|fault| internal(&fault.to_string()))?;
+    let address = listener.local_addr();
+    let address = address.map_err(|fault| internal(&fault.to_string()))?;
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+        // An answer is one small write.
+        let _ = stream.set_nodelay(true);
+    });
+    let routes = axum::Router::new().route("/v1/chat/completions", axum::routing::post(answer));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let settings = Settings {
+        base_url: Some(format!("http://{address}/v1")),
+        ..Settings::default()
+    };
+    let name = "openai/instant".parse();
+    let model = name.and_then(|name| connect(&name, &settings));
+    model.map_err(|error| internal(&error.message))
+}
+
+/// What the turns of a task take without anything of ours but the client: microseconds a turn.
+async fn bare(model: &dyn Model, system: &str) -> Result<f64, Error> {
+    let since = Instant::now();
+    let mut ask = Ask {
+        model: "instant".into(),
+        system: system.to_owned(),
+        turns: vec![Turn::user("# Objective\nLook at all pages\n")],
+        tools: Nothing.specs().await,
+        ..Ask::default()
+    };
+    loop {
+        let answer = model.ask(&ask, &mut |_| ()).await;
+        let answer = answer.map_err(|error| Error::new(Code::Internal, error.message))?;
+        ask.turns.push(answer.turn());
+        if answer.calls.is_empty() {
+            return Ok(since.elapsed().as_secs_f64() * 1e6 / f64::from(TURNS));
+        }
+        let results = answer.calls.iter().map(|call| CallResult {
+            id: call.id.clone(),
+            tool: call.tool.clone(),
+            text: json!({"seen": call.arguments["page"]}).to_string(),
+            failed: false,
         });
-        Ok(Answer {
-            text: String::new(),
-            stop: if calls.is_some() {
-                Stop::Calls
-            } else {
-                Stop::Done
-            },
-            calls: calls.into_iter().collect(),
-            usage: Usage {
-                input_tokens: 100,
-                cached_tokens: 0,
-                output_tokens: 20,
-            },
-        })
+        let results = results.collect();
+        ask.turns.push(Turn::Tools { results });
     }
 }
 
@@ -88,6 +153,12 @@ pub(crate) struct Turned {
     pub(crate) seconds: f64,
     /// Microseconds per turn, one figure a task.
     pub(crate) turn_us: Vec<f64>,
+    /// The same by the client alone.
+    pub(crate) bare_us: Vec<f64>,
+    /// Processor time of the client alone and of the provider: microseconds a turn.
+    pub(crate) bare_cpu_us: f64,
+    /// Processor time of everything: microseconds a turn.
+    pub(crate) cpu_us: f64,
 }
 
 /// So many agents at once, each with so many tasks, one after the other.
@@ -96,12 +167,29 @@ pub(crate) async fn turns(
     agents: u32,
     tasks_each: u32,
 ) -> Result<Turned, Error> {
+    let model = provider().await?;
+    let turns = f64::from(agents) * f64::from(tasks_each) * f64::from(TURNS);
+    let spent = cpu();
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..agents {
+        let model = Arc::clone(&model);
+        asking.spawn(async move {
+            let mut bare_us = Vec::new();
+            for _ in 0..tasks_each {
+                bare_us.push(bare(&*model, INSTRUCTIONS).await?);
+            }
+            Ok::<_, Error>(bare_us)
+        });
+    }
+    let bare_us = all(asking).await?;
+    let bare_cpu_us = (cpu() - spent).as_secs_f64() * 1e6 / turns;
+    let spent = cpu();
     let mind = Mind {
-        instructions: "You look at pages.".into(),
+        instructions: INSTRUCTIONS.into(),
         seats: vec![Seat {
             name: "bench/instant".into(),
             model: "instant".into(),
-            gate: Gate::before(Arc::new(Instantly)),
+            gate: Gate::before(model),
             tokens_max: 0,
             temperature: None,
             price: None,
@@ -142,18 +230,26 @@ pub(crate) async fn turns(
             Ok::<_, Error>(turn_us)
         });
     }
-    let mut turn_us = Vec::new();
-    while let Some(ended) = running.join_next().await {
-        let ended = ended.map_err(|fault| {
-            Error::new(domain::error::Code::Internal, format!("an agent: {fault}"))
-        })?;
-        turn_us.extend(ended?);
-    }
+    let turn_us = all(running).await?;
     let seconds = begin.elapsed().as_secs_f64();
     worker.stop().await?;
     Ok(Turned {
         turns: turn_us.len() as u64 * u64::from(TURNS),
         seconds,
         turn_us,
+        bare_us,
+        bare_cpu_us,
+        cpu_us: (cpu() - spent).as_secs_f64() * 1e6 / turns,
     })
+}
+
+/// All figures of all agents.
+async fn all(mut agents: tokio::task::JoinSet<Result<Vec<f64>, Error>>) -> Result<Vec<f64>, Error> {
+    let mut figures = Vec::new();
+    while let Some(ended) = agents.join_next().await {
+        let ended =
+            ended.map_err(|fault| Error::new(Code::Internal, format!("an agent: {fault}")))?;
+        figures.extend(ended?);
+    }
+    Ok(figures)
 }

@@ -6,7 +6,7 @@ use crate::agents;
 use crate::children::{Told, fill_and_kill, queued, runtime};
 use crate::figure::{Meaning, Sample, To};
 use crate::flow::{self, BATCH, Flow, Load, plain, worker};
-use crate::measure::{cpu, io, median, reset_peak, rss_peak, thread_cpu, us};
+use crate::measure::{Percentiles, cpu, io, median, reset_peak, rss_peak, thread_cpu, us};
 use crate::report::Side;
 use domain::command::{Report, Submission};
 use domain::error::{Code, Error};
@@ -38,6 +38,8 @@ pub const NAMES: [&str; 12] = [
     "restart_1m",
     "memory",
 ];
+/// Scenarios that are asked for by one name.
+const GROUPS: [(&str, &[&str]); 1] = [("agent", &["agents_1", "agents_16", "agents_64"])];
 /// The second figure of the scenario `memory`.
 const IDLE: &str = "memory_idle";
 
@@ -50,11 +52,23 @@ const ONE_BY_ONE: Duration = Duration::from_secs(3);
 
 /// The names that were asked for, in the order they run.
 pub(crate) fn wanted(asked: &[String]) -> Result<Vec<&'static str>, Error> {
-    if let Some(unknown) = asked.iter().find(|name| !NAMES.contains(&name.as_str())) {
+    let names = |asked: &str| {
+        let group = GROUPS.iter().find(|(name, _)| *name == asked);
+        group.map(|(_, names)| *names)
+    };
+    let is_known = |name: &String| NAMES.contains(&name.as_str()) || names(name).is_some();
+    if let Some(unknown) = asked.iter().find(|name| !is_known(name)) {
         let text = format!("“{unknown}” is not a scenario");
-        return Err(Error::new(Code::OutOfRange, text).hint(format!("Use: {}.", NAMES.join(", "))));
+        let known = NAMES.into_iter().chain(GROUPS.map(|(name, _)| name));
+        let known: Vec<&str> = known.collect();
+        return Err(Error::new(Code::OutOfRange, text).hint(format!("Use: {}.", known.join(", "))));
     }
-    let is_wanted = |name: &&str| asked.is_empty() || asked.iter().any(|asked| asked == name);
+    let is_asked = |name: &str, asked: &String| match names(asked) {
+        Some(group) => group.contains(&name),
+        None => asked == name,
+    };
+    let is_wanted =
+        |name: &&str| asked.is_empty() || asked.iter().any(|asked| is_asked(name, asked));
     let wanted = NAMES.into_iter().filter(is_wanted);
     // Memory is two figures: what a queued task costs, and what an engine costs that does nothing.
     Ok(wanted
@@ -197,14 +211,11 @@ impl Bench {
     fn agents(&mut self, agents: u32, tasks_each: u64) -> Result<Sample, Error> {
         let folder = self.new_folder();
         let engine = Arc::new(Engine::open(&Place::Folder(folder.clone()))?);
-        let (spent, wheel) = (cpu(), thread_cpu("wheel"));
+        let wheel = thread_cpu("wheel");
         let turned = self
             .runtime
             .block_on(agents::turns(&engine, agents, tasks_each as u32));
-        let (spent, wheel) = (
-            cpu() - spent,
-            thread_cpu("wheel").zip(wheel).map(|(a, b)| a - b),
-        );
+        let wheel = thread_cpu("wheel").zip(wheel).map(|(a, b)| a - b);
         let stopped = engine.stop();
         drop(engine);
         let bytes =
@@ -213,21 +224,31 @@ impl Bench {
         stopped?;
         let turned = turned?;
         let per_turn = |time: Duration| us(time) / turned.turns.max(1) as f64;
+        let p99 = |figures: &[f64]| Percentiles::of(figures).map_or(0.0, |of| of.p99);
+        let (took, bare) = (median(&turned.turn_us), median(&turned.bare_us));
+        let more = p99(&turned.turn_us) - p99(&turned.bare_us);
+        let bytes = bytes.map_or_else(
+            |_| String::new(),
+            |bytes| format!("; {} bytes stored a turn", bytes / turned.turns.max(1)),
+        );
         Ok(Sample {
             value: Some(match agents {
-                // One at a time: what a turn takes.
-                1 => median(&turned.turn_us) / 1_000.0,
+                // One at a time: what a turn takes beside its model.
+                1 => (took - bare) / 1_000.0,
                 _ => turned.turns as f64 / turned.seconds,
             }),
+            own_ratio: Some(bare / took),
             asked: u64::from(agents) * tasks_each * u64::from(agents::TURNS),
             counted: turned.turns,
-            cpu_us: Some(per_turn(spent)),
+            cpu_us: Some(turned.cpu_us - turned.bare_cpu_us),
             wheel_us: wheel.map(per_turn),
-            request_us: turned.turn_us,
-            note: bytes.map_or_else(
-                |_| String::new(),
-                |bytes| format!("{} bytes stored a turn", bytes / turned.turns.max(1)),
+            note: format!(
+                "a turn takes {:.2} ms, {:.2} of them ours (p99 {:.2}){bytes}",
+                took / 1_000.0,
+                (took - bare) / 1_000.0,
+                more / 1_000.0,
             ),
+            request_us: turned.turn_us,
             ..Sample::default()
         })
     }
@@ -610,22 +631,25 @@ pub(crate) fn meaning(name: &str) -> Meaning {
             ratios: vec![(To::Own("plain"), Some((AtLeast, 0.7)))],
         },
         "agents_1" => Meaning {
-            what: "one agent with an instant model and a tool that does nothing: a turn with two receipts",
+            what: "one agent, an instant provider over HTTP, a tool that does nothing: a turn with two receipts, less what the client alone takes",
             unit: "ms",
             goal: Some((AtMost, 1.0)),
-            ratios: vec![(To::Sync(1_000.0), None)],
+            ratios: vec![
+                (To::Sync(1_000.0), None),
+                (To::Own("the client alone"), None),
+            ],
         },
         "agents_16" => Meaning {
             what: "16 such agents at once",
             unit: "turns/s",
             goal: None,
-            ratios: Vec::new(),
+            ratios: vec![(To::Own("the client alone"), None)],
         },
         "agents_64" => Meaning {
             what: "64 such agents at once",
             unit: "turns/s",
             goal: Some((AtLeast, 3_000.0)),
-            ratios: Vec::new(),
+            ratios: vec![(To::Own("the client alone"), None)],
         },
         "restart_1m" => Meaning {
             what: "killed with 1,000,000 queued tasks: from opening to the first acknowledgement",

@@ -8,9 +8,9 @@ use domain::error::{Code, Error};
 use domain::graph::Step;
 use domain::id::EntryId;
 use domain::json::Json;
-use domain::limits::NAME_BYTES_MAX;
+use domain::limits::{NAME_BYTES_MAX, PAGE_MAX};
 use domain::name::Name;
-use domain::record::{EffectClass, NewRecord, RecordState};
+use domain::record::{EffectClass, NewRecord, Record, RecordState};
 use domain::task::Failure;
 use protocol::Api;
 use protocol::api::Work;
@@ -53,10 +53,29 @@ pub(crate) struct Records(Arc<Mutex<BTreeMap<Name, Known>>>);
 type Known = (EffectClass, RecordState);
 
 impl Records {
-    pub(crate) fn of(assignment: &Assignment) -> Self {
-        let known = assignment.records.iter().cloned();
-        let by_key = known.map(|record| (record.key, (record.effect, record.state)));
-        Self(Arc::new(Mutex::new(by_key.collect())))
+    /// Those of the assignment, and the pages of them that did not fit into it.
+    pub(crate) async fn of(assignment: &Assignment, api: &dyn Api) -> Result<Self, Error> {
+        let known = |record: Record| (record.key, (record.effect, record.state));
+        let first = assignment.records.iter().cloned();
+        let mut by_key: BTreeMap<Name, Known> = first.map(known).collect();
+        let mut next = assignment.records_next.clone();
+        let mut pause = PAUSE_MS.start;
+        while next.is_some() {
+            let page = api.record_list(assignment.task_id, next.clone(), PAGE_MAX);
+            match page.await {
+                Ok(page) => {
+                    by_key.extend(page.items.into_iter().map(known));
+                    next = page.next;
+                    pause = PAUSE_MS.start;
+                }
+                Err(error) if error.code.retryable() && pause <= PAUSE_MS.end => {
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                    pause *= 2;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self(Arc::new(Mutex::new(by_key))))
     }
 
     fn get(&self, key: &Name) -> Option<Known> {
@@ -204,8 +223,8 @@ impl Context {
 
     /// Does one step of the work, a model call or a tool call, at most once as far as that is
     /// possible: what an earlier attempt finished under this `key` is given back without calling
-    /// `run`; otherwise the step is announced, run, and its outcome kept. `effect` says what doing
-    /// it twice would mean.
+    /// `run`; otherwise the step is announced (unless it is [`Pure`](EffectClass::Pure)), run, and
+    /// its outcome kept. `effect` says what doing it twice would mean.
     ///
     /// `run` fails with a [`Failure`] when nothing happened, so that another attempt may do it
     /// again; and with [`Failure::in_doubt`] when it may have happened, because no answer came, say.
@@ -236,7 +255,8 @@ impl Context {
     /// # let worker = worker.start(engine.clone()).await?;
     /// # let spec = TaskSpec::new("order".parse()?, chargehand::Json::default());
     /// # let task = engine.task_submit(vec![Submission::new(spec)]).await?.remove(0)?;
-    /// # let done = engine.task_wait(task, std::time::Duration::from_secs(30)).await?;
+    /// # engine.task_wait(task, std::time::Duration::from_secs(30)).await?;
+    /// # let done = engine.task_get(task).await?;
     /// // Nobody charges again: the task is a dead letter until a person has looked.
     /// # let failure = done.failure.unwrap();
     /// assert_eq!(failure.code, "record.in_doubt");
@@ -392,8 +412,14 @@ impl Context {
         F: FnOnce() -> Fut,
         Fut: Future<Output = (Result<Value, Failure>, Option<Amount>)>,
     {
-        self.tell(&key, effect, &RecordState::Intended, cost)
-            .await?;
+        // What is harmless and costs no budget needs no word before it: nobody would do anything else
+        // for it.
+        let reserves = cost.is_some() && self.assignment.run_id.is_some();
+        let announced = effect != EffectClass::Pure || reserves;
+        if announced {
+            self.tell(&key, effect, &RecordState::Intended, cost)
+                .await?;
+        }
         if !self.records.begin(&key, effect) {
             let text = format!("step “{key}” was begun elsewhere in this attempt");
             return Err(Failure::new(Code::RecordState.as_str(), text));
@@ -403,6 +429,13 @@ impl Context {
             Ok(value) => {
                 let output = Json::from(value.clone());
                 (Ok(value), RecordState::Done { output })
+            }
+            // Nothing was said of it, and there is nothing to find out: another attempt does it again.
+            Err(failure) if is_in_doubt(&failure) && !announced => {
+                return Err(Failure {
+                    retryable: true,
+                    ..failure
+                });
             }
             Err(failure) if is_in_doubt(&failure) => {
                 // Harmless to repeat: another attempt does.
@@ -513,7 +546,7 @@ fn is_in_doubt(failure: &Failure) -> bool {
 }
 
 /// The engine refused what a step said.
-fn refusal(error: Error) -> Failure {
+pub(crate) fn refusal(error: Error) -> Failure {
     Failure {
         retryable: error.code.retryable(),
         ..Failure::new(error.code.as_str(), error.message)

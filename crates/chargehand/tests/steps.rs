@@ -50,6 +50,10 @@ where
     let tasks = vec![Submission::new(spec)];
     let task = engine.task_submit(tasks).await.unwrap().remove(0).unwrap();
     let ended = engine.task_wait(task, Duration::from_secs(60)).await;
+    let ended = match ended {
+        Ok(_) => engine.task_get(task).await,
+        Err(error) => Err(error),
+    };
     worker.stop().await.unwrap();
     ended.unwrap()
 }

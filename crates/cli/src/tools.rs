@@ -8,7 +8,6 @@ use agent::crew::Crew;
 use agent::tool::{ToolCard, Toolbox};
 use domain::demand::Demand;
 use domain::error::{Code, Error};
-use protocol::ApiRead as _;
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;

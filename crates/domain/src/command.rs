@@ -426,8 +426,11 @@ impl Command {
             Self::TaskReport { lease, report } => {
                 keys.extend([Key::Task(lease.task), Key::Worker(lease.worker.clone())]);
                 match (report, state.task(&lease.task)) {
-                    (Report::Recorded(record), Some(task)) => {
-                        keys.extend(account_of(task, &record.key, record.cost.is_some()));
+                    (Report::Recorded(record), task) => {
+                        keys.push(Key::Record(lease.task, record.key.clone()));
+                        let account =
+                            task.map(|task| account_of(task, &record.key, record.cost.is_some()));
+                        keys.extend(account.flatten());
                     }
                     (Report::Extended { .. }, Some(task)) => {
                         keys.extend(task.spec.of.as_ref().map(|of| Key::Run(of.run)));
@@ -437,7 +440,7 @@ impl Command {
             }
             Self::TaskTimeOut(task) | Self::TaskCancel { task, .. } => keys.push(Key::Task(*task)),
             Self::RecordResolve { task, key, .. } => {
-                keys.push(Key::Task(*task));
+                keys.extend([Key::Task(*task), Key::Record(*task, key.clone())]);
                 if let Some(task) = state.task(task) {
                     keys.extend(account_of(task, key, false));
                 }

@@ -14,7 +14,7 @@ use crate::json::Json;
 use crate::message::Message;
 use crate::name::Name;
 use crate::pool::Pool;
-use crate::record::{Finding, NewRecord};
+use crate::record::{Finding, NewRecord, RecordState};
 use crate::run::Crew;
 use crate::state::Key;
 use crate::task::{Address, AttemptEnd, Failure, Membership, TaskSpec};
@@ -791,9 +791,15 @@ impl Event {
                 ties.touches(keys);
             }
             Self::RecordNoted {
-                lease, run, dues, ..
+                lease,
+                record,
+                run,
+                dues,
             } => {
                 keys.push(Key::Task(lease.task));
+                if let RecordState::Done { .. } = record.state {
+                    keys.push(Key::Record(lease.task, record.key.clone()));
+                }
                 keys.extend(dues.and(*run).map(Key::Account));
             }
             Self::RecordResolved {

@@ -50,10 +50,18 @@ pub const ATTEMPTS_MAX: u32 = 100;
 pub const LOSSES_MAX: u32 = 20;
 /// Ended attempts kept with a task; the event log has them all.
 pub const ATTEMPTS_KEPT: usize = 20;
-/// Steps of one task that have a record.
-pub const RECORDS_MAX: usize = 1_000;
+/// Steps of one task that have a record: a thousand turns of an agent, with several calls each.
+pub const RECORDS_MAX: usize = 10_000;
 /// Bytes of outputs and failures in all records of one task.
-pub const RECORDS_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const RECORDS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Steps of one task that have a record and are not done: these are kept in the task's own row,
+/// which is written whole.
+pub const RECORDS_OPEN_MAX: usize = 1_000;
+/// Bytes of failures, and of what people found out, in the records that the task's row keeps.
+pub const RECORDS_OPEN_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of outputs in one page of a task's records, one output more at most: what comes with an
+/// assignment.
+pub const RECORDS_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Milliseconds an attempt may take when nothing is said: ten minutes.
 pub const TIMEOUT_MS_DEFAULT: u64 = 10 * 60 * 1000;
 /// Milliseconds an attempt may take at most: seven days.

@@ -15,13 +15,17 @@
 //!
 //! What may be said in which state is one function here, `accepts`. Deliberately absent: knowing
 //! what a step does, or trying it again; both are the handler's.
+//!
+//! A step that is done is a row of its own, [`Kept`], which says where in the log its output stands:
+//! so the output is stored once, and a task with thousands of steps has a row as small as any. Steps
+//! that are not done are few, and are kept in the task's row, where the end of an attempt finds them.
 
 use crate::attempt::Failure;
 use crate::budget::{Amount, Cost, Dues};
-use crate::command::Outcome;
+use crate::command::{Outcome, fnv};
 use crate::decide::Decision;
 use crate::error::{Code, Error};
-use crate::event::{AttemptRef, Event};
+use crate::event::{AttemptRef, Event, Recorded};
 use crate::id::TaskId;
 use crate::json::Json;
 use crate::limits::*;
@@ -187,6 +191,112 @@ pub struct Record {
     pub held: Amount,
 }
 
+/// A step that an attempt has done, as it is stored. What came of it stands in the log, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "KeptText", into = "KeptText")]
+pub struct Kept {
+    /// What doing it twice would have meant.
+    pub effect: EffectClass,
+    /// Which attempt did it.
+    pub attempt: u32,
+    /// The position of the event that has the output.
+    pub position: u64,
+    /// Bytes of the output.
+    pub bytes: u64,
+    /// A digest of the output, to know it again without reading it.
+    pub digest: u64,
+}
+
+/// As an array: there may be thousands for a task, and none of them is read by itself.
+type KeptText = (EffectClass, u32, u64, u64, u64);
+
+impl From<KeptText> for Kept {
+    fn from((effect, attempt, position, bytes, digest): KeptText) -> Self {
+        Self {
+            effect,
+            attempt,
+            position,
+            bytes,
+            digest,
+        }
+    }
+}
+
+impl From<Kept> for KeptText {
+    fn from(kept: Kept) -> Self {
+        let Kept {
+            effect,
+            attempt,
+            position,
+            bytes,
+            digest,
+        } = kept;
+        (effect, attempt, position, bytes, digest)
+    }
+}
+
+impl Kept {
+    /// The row that an attempt's word makes: only of a step that is done.
+    pub(crate) fn noted(recorded: &Recorded) -> Option<Self> {
+        let Event::RecordNoted { lease, record, .. } = &recorded.event else {
+            return None;
+        };
+        let RecordState::Done { output } = &record.state else {
+            return None;
+        };
+        Some(Self {
+            effect: record.effect,
+            attempt: lease.attempt,
+            position: recorded.position,
+            bytes: output.bytes() as u64,
+            digest: fnv(&[output.text().as_bytes()]),
+        })
+    }
+
+    /// The receipt, whole, of the event that it points at; `None` of any other event.
+    pub fn read(&self, recorded: &Recorded) -> Option<Record> {
+        if Self::noted(recorded) != Some(*self) {
+            return None;
+        }
+        let Event::RecordNoted { record, .. } = &recorded.event else {
+            return None;
+        };
+        Some(Record {
+            key: record.key.clone(),
+            effect: record.effect,
+            state: record.state.clone(),
+            attempt: self.attempt,
+            at: recorded.at,
+            held: Amount::default(),
+        })
+    }
+
+    /// Whether this is what came of it.
+    fn is(&self, state: &RecordState) -> bool {
+        matches!(state, RecordState::Done { output } if self.bytes == output.bytes() as u64
+            && self.digest == fnv(&[output.text().as_bytes()]))
+    }
+
+    fn refused(&self, key: &Name) -> Error {
+        is_final(key, self.effect, self.attempt)
+    }
+}
+
+/// Steps of a task that its attempts have done, in sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Finished {
+    /// How many.
+    pub steps: u32,
+    /// Bytes of their outputs.
+    pub bytes: u64,
+}
+
+impl Finished {
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Whether a record changes when attempt `attempt` says `new`; `false` is said already.
 ///
 /// | known ↓ said → | intended | done, failed | in doubt |
@@ -249,6 +359,12 @@ fn begins(new: &NewRecord) -> Result<bool, Error> {
     }
 }
 
+fn is_final(key: &Name, effect: EffectClass, attempt: u32) -> Error {
+    let class = effect.as_str();
+    let text = format!("step “{key}” ({class}) is done since attempt {attempt}: it is final");
+    Error::new(Code::RecordState, text)
+}
+
 fn refused(known: &Record, why: &str) -> Error {
     let (key, state, attempt) = (&known.key, known.state.as_str(), known.attempt);
     let class = known.effect.as_str();
@@ -262,22 +378,36 @@ fn in_doubt(known: &Record) -> Error {
     Error::new(Code::RecordInDoubt, text)
 }
 
-/// Refuses what does not fit beside the task's other records.
-fn fits(task: &Task, key: &Name, state: &RecordState) -> Result<(), Error> {
+/// Refuses what does not fit beside the task's other records. `stays` in the task's row: all but
+/// what an attempt has done.
+fn fits(task: &Task, key: &Name, state: &RecordState, stays: bool) -> Result<(), Error> {
     if let RecordState::Done { output } = state {
         payload("the step's output", output.bytes())?;
     }
     let others = || task.records.iter().filter(|record| record.key != *key);
-    let count = others().count() + 1;
-    if count > RECORDS_MAX {
-        return Err(Error::limit("records of one task", count, RECORDS_MAX));
+    let open = others().count() + usize::from(stays);
+    let in_row = others().map(|record| record.state.bytes()).sum::<usize>();
+    let finished = &task.finished;
+    let all = others().count() + 1 + finished.steps as usize;
+    if stays && open > RECORDS_OPEN_MAX {
+        let what = "records of one task that are not done";
+        return Err(Error::limit(what, open, RECORDS_OPEN_MAX));
     }
-    let bytes = others().map(|record| record.state.bytes()).sum::<usize>() + state.bytes();
+    if all > RECORDS_MAX {
+        return Err(Error::limit("records of one task", all, RECORDS_MAX));
+    }
+    let too_large = |what: &str, bytes: usize, max: usize| {
+        let text = format!("{what} are {bytes} bytes; at most {max} are allowed");
+        Err(Error::new(Code::PayloadTooLarge, text))
+    };
+    let bytes = in_row + state.bytes();
+    if stays && bytes > RECORDS_OPEN_BYTES_MAX {
+        let what = "the task's records that are not done";
+        return too_large(what, bytes, RECORDS_OPEN_BYTES_MAX);
+    }
+    let bytes = bytes + usize::try_from(finished.bytes).unwrap_or(usize::MAX / 2);
     if bytes > RECORDS_BYTES_MAX {
-        let text = format!(
-            "the task's records are {bytes} bytes; at most {RECORDS_BYTES_MAX} are allowed"
-        );
-        return Err(Error::new(Code::PayloadTooLarge, text));
+        return too_large("the task's records", bytes, RECORDS_BYTES_MAX);
     }
     Ok(())
 }
@@ -294,12 +424,18 @@ pub(crate) fn note(
         state: new.state.clone().bounded(),
         ..new.clone()
     };
+    match state.kept(&task.id, &new.key) {
+        Some(kept) if kept.is(&new.state) => return Decision::answer(Outcome::Done),
+        Some(kept) => return Decision::refuse(kept.refused(&new.key)),
+        None => {}
+    }
     match accepts(task.record(&new.key), new, lease.attempt) {
         Ok(false) => return Decision::answer(Outcome::Done),
         Ok(true) => {}
         Err(error) => return Decision::refuse(error),
     }
-    if let Err(error) = fits(task, &new.key, &new.state) {
+    let stays = !matches!(new.state, RecordState::Done { .. });
+    if let Err(error) = fits(task, &new.key, &new.state, stays) {
         return Decision::refuse(error);
     }
     let run = task.spec.of.as_ref().map(|of| of.run);
@@ -349,7 +485,10 @@ fn dues(known: Option<&Record>, new: &NewRecord) -> Dues {
 
 /// Whether an attempt that has ended says again what it had said of a step's outcome. An intent is
 /// never a repeat: its worker would go on to do the step.
-pub(crate) fn is_repeated(task: &Task, attempt: u32, new: &NewRecord) -> bool {
+pub(crate) fn is_repeated(state: &State, task: &Task, attempt: u32, new: &NewRecord) -> bool {
+    if let Some(kept) = state.kept(&task.id, &new.key) {
+        return kept.attempt == attempt && kept.effect == new.effect && kept.is(&new.state);
+    }
     let outcome = new.state != RecordState::Intended;
     outcome
         && task.record(&new.key).is_some_and(|known| {
@@ -364,17 +503,28 @@ pub(crate) fn resolve(state: &State, task: &TaskId, key: &Name, finding: &Findin
     let Some(task) = state.task(task) else {
         return Decision::refuse(unknown(task));
     };
+    let found = RecordState::from(finding.clone()).bounded();
+    match state.kept(&task.id, key) {
+        Some(kept) if kept.is(&found) => return Decision::answer(Outcome::Done),
+        Some(kept) => {
+            let (class, attempt) = (kept.effect.as_str(), kept.attempt);
+            let text = format!(
+                "step “{key}” ({class}) is done since attempt {attempt}: it is not in doubt"
+            );
+            return Decision::refuse(Error::new(Code::RecordState, text));
+        }
+        None => {}
+    }
     let Some(known) = task.record(key) else {
         let text = format!("{} has no record of a step “{key}”", task.id);
         return Decision::refuse(Error::new(Code::RecordUnknown, text));
     };
-    let found = RecordState::from(finding.clone()).bounded();
     match &known.state {
         same if *same == found => return Decision::answer(Outcome::Done),
         RecordState::InDoubt => {}
         _ => return Decision::refuse(refused(known, "it is not in doubt")),
     }
-    if let Err(error) = fits(task, key, &found) {
+    if let Err(error) = fits(task, key, &found, true) {
         return Decision::refuse(error);
     }
     Decision::event(
@@ -402,13 +552,19 @@ pub(crate) fn resolve(state: &State, task: &TaskId, key: &Name, finding: &Findin
 }
 
 impl Task {
-    /// The receipt of a step.
+    /// The receipt of a step, unless an attempt has done it: then it is [`Kept`].
     pub fn record(&self, key: &Name) -> Option<&Record> {
         self.records.iter().find(|record| record.key == *key)
     }
 
     /// Folds what an attempt said.
     pub(crate) fn noted(&mut self, lease: &AttemptRef, new: &NewRecord, at: Time) {
+        if let RecordState::Done { output } = &new.state {
+            self.records.retain(|known| known.key != new.key);
+            self.finished.steps += 1;
+            self.finished.bytes += output.bytes() as u64;
+            return;
+        }
         let held = match &new.state {
             RecordState::Intended => new.cost.unwrap_or_default().amount,
             RecordState::InDoubt => self

@@ -13,6 +13,7 @@ use crate::message::Message;
 use crate::name::Name;
 use crate::pool::Pool;
 use crate::queue::{Queue, Slot};
+use crate::record::Kept;
 use crate::run::Run;
 use crate::statistics::Tally;
 use crate::task::{Place, Task};
@@ -55,6 +56,8 @@ pub enum Key {
     Demand(Name),
     /// The statistics.
     Tally,
+    /// A step that a task's attempt has done.
+    Record(TaskId, Name),
 }
 
 /// A row: what the events on its key fold to. Cloning shares it.
@@ -88,6 +91,8 @@ pub enum Row {
     Demand(Arc<Demand>),
     /// The statistics.
     Tally(Arc<Tally>),
+    /// A step that a task's attempt has done.
+    Record(Kept),
 }
 
 impl Row {
@@ -152,6 +157,7 @@ impl Row {
                 }
                 _ => return None,
             },
+            (None, Key::Record(..)) => Self::Record(Kept::noted(recorded)?),
             // These exist as soon as something counts on them.
             (None, Key::Queue(_)) => {
                 return Self::evolve(Some(Self::Queue(Arc::default())), key, recorded);
@@ -193,7 +199,8 @@ impl Row {
                     Self::Credential(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Demand(row) => Arc::make_mut(row).evolve(recorded),
                     Self::Tally(row) => Arc::make_mut(row).evolve(recorded),
-                    Self::Receipt(_) => {}
+                    // What is done is final.
+                    Self::Receipt(_) | Self::Record(_) => {}
                 }
                 // A concurrency key that nothing holds is nothing.
                 if let Self::Slot(slot) = &row
@@ -247,6 +254,7 @@ impl Row {
             Self::Credential(row) => serde_json::to_writer(text, row),
             Self::Demand(row) => serde_json::to_writer(text, row),
             Self::Tally(row) => serde_json::to_writer(text, row),
+            Self::Record(row) => serde_json::to_writer(text, row),
         }
     }
 
@@ -270,6 +278,7 @@ impl Row {
             Key::Credential(_) => Self::Credential(serde_json::from_slice(text)?),
             Key::Demand(_) => Self::Demand(serde_json::from_slice(text)?),
             Key::Tally => Self::Tally(serde_json::from_slice(text)?),
+            Key::Record(..) => Self::Record(serde_json::from_slice(text)?),
         })
     }
 }
@@ -432,6 +441,14 @@ impl State {
     pub fn tally(&self) -> Option<&Tally> {
         match self.get(&Key::Tally) {
             Some(Row::Tally(tally)) => Some(tally),
+            _ => None,
+        }
+    }
+
+    /// A step that an attempt of the task has done.
+    pub fn kept(&self, task: &TaskId, key: &Name) -> Option<&Kept> {
+        match self.get(&Key::Record(*task, key.clone())) {
+            Some(Row::Record(kept)) => Some(kept),
             _ => None,
         }
     }

@@ -24,7 +24,7 @@ use crate::json::Json;
 use crate::limits::*;
 use crate::name::Name;
 use crate::queue::aged;
-use crate::record::Record;
+use crate::record::{Finished, Record};
 use crate::retry::RetryPolicy;
 use crate::state::{Quotas, State};
 use crate::time::Time;
@@ -434,12 +434,16 @@ pub struct Task {
     /// The newest progress: when, how far, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// What became of its steps, in the order they were first told.
+    /// Its steps that no attempt has done, in the order they were first told; among them what a
+    /// person found out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Record>,
     /// What its steps cost.
     #[serde(default, skip_serializing_if = "Ledger::is_empty")]
     pub account: Ledger,
+    /// Its steps that are done, in sum; each has a row of its own ([`Kept`](crate::record::Kept)).
+    #[serde(default, skip_serializing_if = "Finished::is_none")]
+    pub finished: Finished,
 }
 
 /// How far a task is, as its worker told.
@@ -850,6 +854,7 @@ impl Task {
             progress: None,
             records: Vec::new(),
             account: Ledger::default(),
+            finished: Finished::default(),
         }
     }
 
@@ -1101,7 +1106,7 @@ pub(crate) fn report(
     };
     let held = match task.lease() {
         Some(held) if held.attempt == lease.attempt && held.worker == lease.worker => held,
-        _ if is_repeated(task, lease, report) => return Decision::answer(Outcome::Done),
+        _ if is_repeated(state, task, lease, report) => return Decision::answer(Outcome::Done),
         // How far something was that is over is not worth a line in the log.
         _ if matches!(report, Report::Started | Report::Progressed { .. }) => {
             return Decision::refuse(late(task, lease));
@@ -1444,7 +1449,7 @@ pub(crate) fn preempt(state: &State, task: &TaskId, urgent: &TaskId) -> Decision
 
 /// Whether this report was accepted before: a worker whose answer was lost on its way says the same
 /// again, which changes nothing and is no fault.
-fn is_repeated(task: &Task, lease: &AttemptRef, report: &Report) -> bool {
+fn is_repeated(state: &State, task: &Task, lease: &AttemptRef, report: &Report) -> bool {
     let same =
         |ended: &&EndedAttempt| ended.attempt == lease.attempt && ended.worker == lease.worker;
     let Some(ended) = task.ended.iter().rev().find(same) else {
@@ -1460,7 +1465,7 @@ fn is_repeated(task: &Task, lease: &AttemptRef, report: &Report) -> bool {
         (Report::Released { .. }, AttemptState::Cancelled, Some(kept)) => {
             kept.code == "attempt.released"
         }
-        (Report::Recorded(new), ..) => crate::record::is_repeated(task, lease.attempt, new),
+        (Report::Recorded(new), ..) => crate::record::is_repeated(state, task, lease.attempt, new),
         _ => false,
     }
 }

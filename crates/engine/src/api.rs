@@ -17,7 +17,7 @@ use domain::limits::{BOARD_ENTRIES_MAX, CAPACITY_MAX, PAGE_MAX, REQUEST_COMMANDS
 use domain::message::{Message, NewMessage};
 use domain::name::Name;
 use domain::pool::Pool;
-use domain::record::Finding;
+use domain::record::{Finding, Record};
 use domain::run::{Run, RunStatus};
 use domain::state::{Key, Row};
 use domain::statistics::Tally;
@@ -142,6 +142,45 @@ impl Engine {
         Ok(rows.into_iter().map(|(_, row)| row).collect())
     }
 
+    /// A page of what became of a task's steps. Those that are done are read; the others stand in
+    /// the row, and end the last page.
+    async fn records(&self, task: Arc<Task>, after: u64, limit: usize) -> Result<Page<Record>> {
+        let mut page = store::records::Page::default();
+        if task.finished.steps > 0 {
+            let (reply, settled) = oneshot::channel();
+            self.ask(Ask::Flush { reply });
+            let behind = settled.await.map_err(stopped)??;
+            let id = task.id;
+            let read =
+                self.read(move |reader| store::records::page(reader, behind, id, after, limit));
+            page = read.await?;
+        }
+        let mut items = page.records;
+        if page.next.is_none() {
+            // The row may be from before a step that was read as done.
+            let done = items.len();
+            for open in &task.records {
+                if !items[..done].iter().any(|record| record.key == open.key) {
+                    items.push(open.clone());
+                }
+            }
+        }
+        let next = page.next.map(|position| position.to_string());
+        Ok(Page { items, next })
+    }
+
+    /// A task, without the records of what it has done.
+    async fn view(&self, task: TaskId) -> Result<(Arc<Task>, TaskView)> {
+        let task = self.task(task).await?;
+        if task.status() != TaskStatus::Pending {
+            let view = TaskView::new(&task, None);
+            return Ok((task, view));
+        }
+        let mut views = self.views(vec![Arc::clone(&task)]).await?;
+        let view = views.pop().ok_or_else(|| unexpected("a task"))?;
+        Ok((task, view))
+    }
+
     async fn views(&self, tasks: Vec<Arc<Task>>) -> Result<Vec<TaskView>> {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Explain {
@@ -244,14 +283,28 @@ impl Engine {
 #[async_trait]
 impl ApiRead for Engine {
     async fn task_get(&self, task: TaskId) -> Result<TaskView> {
-        let task = self.task(task).await?;
-        if task.status() != TaskStatus::Pending {
-            return Ok(TaskView::new(&task, None));
+        let (task, view) = self.view(task).await?;
+        if task.finished.steps == 0 {
+            return Ok(view);
         }
-        self.views(vec![task])
-            .await?
-            .pop()
-            .ok_or_else(|| unexpected("a task"))
+        Ok(view.with_records(self.records(task, 0, PAGE_MAX).await?))
+    }
+
+    async fn record_list(
+        &self,
+        task: TaskId,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Page<Record>> {
+        let task = self.task(task).await?;
+        let after = match after {
+            None => 0,
+            Some(text) => text.parse().map_err(|_| {
+                let text = format!("“{text}” is not where a page of records begins");
+                Error::new(Code::OutOfRange, text)
+            })?,
+        };
+        self.records(task, after, page_limit(limit)).await
     }
 
     async fn task_list(&self, query: TaskQuery) -> Result<Page<TaskView>> {
@@ -284,17 +337,17 @@ impl ApiRead for Engine {
         let until = Instant::now() + wait.min(WAIT_MAX);
         // Wait first, look second: an end between the two is not missed.
         let ended = self.shared.relay.wait_for(task);
-        let view = self.task_get(task).await;
+        let view = self.view(task).await.map(|(_, view)| view);
         if view.as_ref().map_or(true, |view| view.status.is_terminal()) {
             drop(ended);
             self.shared.relay.stop_waiting(task);
             return view;
         }
         match timeout_at(until, ended).await {
-            Ok(_) => self.task_get(task).await,
+            Ok(_) => self.view(task).await.map(|(_, view)| view),
             Err(_) => {
                 self.shared.relay.stop_waiting(task);
-                let status = self.task_get(task).await?.status;
+                let status = self.view(task).await?.1.status;
                 let text = format!("{task} is still {status} after {} ms", wait.as_millis());
                 Err(Error::new(Code::WaitTimedOut, text))
             }
@@ -712,12 +765,20 @@ impl Api for Engine {
             Ok(claimed) => (claimed, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        let tasks = claimed.iter();
+        let mut tasks = Vec::with_capacity(claimed.len());
+        for claimed in claimed {
+            let Some(mut task) = Assignment::new(&claimed.task) else {
+                continue;
+            };
+            if claimed.task.finished.steps > 0 {
+                let records = self.records(claimed.task, 0, PAGE_MAX).await?;
+                task = task.with_records(records);
+            }
+            tasks.push(task);
+        }
         Ok(Worked {
             reports: answers.into_iter().map(outcome).collect(),
-            tasks: tasks
-                .filter_map(|claimed| Assignment::new(&claimed.task))
-                .collect(),
+            tasks,
             refused,
         })
     }

@@ -18,7 +18,7 @@ use domain::json::Json;
 use domain::message::{Message, NewMessage};
 use domain::name::Name;
 use domain::pool::Pool;
-use domain::record::Finding;
+use domain::record::{Finding, Record};
 use domain::run::RunStatus;
 use domain::task::{Address, TaskStatus};
 use domain::worker::{Home, WorkerSpec, WorkerStatus};
@@ -158,13 +158,23 @@ pub struct NewCredential {
 /// empty answer.
 #[async_trait]
 pub trait ApiRead: Send + Sync {
-    /// One task.
+    /// One task, with the first page of its records.
     async fn task_get(&self, task: TaskId) -> Result<TaskView>;
-    /// Tasks.
+    /// Tasks. Of their records those of steps that are not done.
     async fn task_list(&self, query: TaskQuery) -> Result<Page<TaskView>>;
-    /// The task, as soon as it has ended; [`WaitTimedOut`](domain::error::Code::WaitTimedOut) when
+    /// The task, as soon as it has ended, as a list would show it; [`WaitTimedOut`](domain::error::Code::WaitTimedOut) when
     /// it has not within `wait`.
     async fn task_wait(&self, task: TaskId, wait: Duration) -> Result<TaskView>;
+    /// What became of a task's steps: those that its attempts have done, in that order, then those
+    /// that are not done. A page ends after `limit` steps (0 means 100) or
+    /// [`RECORDS_PAGE_BYTES_MAX`](domain::limits::RECORDS_PAGE_BYTES_MAX) bytes; `after` is
+    /// [`Page::next`] of the page before.
+    async fn record_list(
+        &self,
+        task: TaskId,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Page<Record>>;
     /// The tasks that would be claimed next from a queue, in order, were there a worker for all.
     async fn queue_peek(&self, queue: Name, limit: usize) -> Result<Vec<TaskView>>;
     /// The queues.

@@ -98,12 +98,23 @@ pub struct TaskView {
     /// Carried for the submitter.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<Name, String>,
-    /// What became of its steps.
+    /// What became of its steps: read alone, the first page of those that are done; then, and in
+    /// lists, those that are not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Record>,
     /// What its steps cost.
     #[serde(default, skip_serializing_if = "Ledger::is_empty")]
     pub account: Ledger,
+    /// How many of its steps its attempts have done.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub records_done: u32,
+    /// Where the next page of its records begins, when it was read alone and has more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records_next: Option<String>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl TaskView {
@@ -158,7 +169,16 @@ impl TaskView {
             metadata: task.spec.metadata.clone(),
             records: task.records.clone(),
             account: task.account,
+            records_done: task.finished.steps,
+            records_next: None,
         }
+    }
+
+    /// The same with a page of its records.
+    #[must_use]
+    pub fn with_records(mut self, page: Page<Record>) -> Self {
+        (self.records, self.records_next) = (page.items, page.next);
+        self
     }
 }
 
@@ -558,9 +578,12 @@ pub struct Assignment {
     /// What an earlier attempt handed back to go on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Json>,
-    /// What became of its steps in earlier attempts: what is done is reused.
+    /// What became of its steps in earlier attempts, the first page: what is done is reused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Record>,
+    /// Where the next page of them begins, when there is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records_next: Option<String>,
     /// When the attempt times out.
     pub deadline: Time,
     /// What comes first.
@@ -593,6 +616,7 @@ impl Assignment {
             input: task.spec.input.clone(),
             checkpoint: task.checkpoint.clone(),
             records: task.records.clone(),
+            records_next: None,
             deadline: lease.deadline,
             priority: task.spec.priority,
             trace: task.trace_of(lease.attempt),
@@ -601,6 +625,13 @@ impl Assignment {
             item: of.map(|of| of.item),
             metadata: task.spec.metadata.clone(),
         })
+    }
+
+    /// The same with a page of its records.
+    #[must_use]
+    pub fn with_records(mut self, page: Page<Record>) -> Self {
+        (self.records, self.records_next) = (page.items, page.next);
+        self
     }
 }
 

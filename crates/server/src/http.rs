@@ -116,6 +116,8 @@ fn groups() -> Vec<Group<Routes>> {
     const READER: &[Scope] = &[Scope::Reader];
     const SUBMITTER: &[Scope] = &[Scope::Submitter];
     const WORKER: &[Scope] = &[Scope::Worker];
+    // A worker takes a task up where earlier attempts left its steps.
+    const STEPS: &[Scope] = &[Scope::Reader, Scope::Worker];
     const EITHER: &[Scope] = &[Scope::Submitter, Scope::Worker];
     const OPERATOR: &[Scope] = &[Scope::Operator];
     const ADMIN: &[Scope] = &[Scope::Admin];
@@ -134,6 +136,7 @@ fn groups() -> Vec<Group<Routes>> {
         ),
         scoped(SUBMITTER, tasks::submitting().merge(runs::submitting())),
         scoped(WORKER, workers::working().merge(tasks::working())),
+        scoped(STEPS, tasks::steps()),
         scoped(
             EITHER,
             board::writing()

@@ -9,7 +9,8 @@ use domain::event::AttemptRef;
 use domain::id::TaskId;
 use domain::json::Json;
 use domain::name::Name;
-use domain::record::{EffectClass, NewRecord, RecordState};
+use domain::record::{EffectClass, NewRecord, Record, RecordState};
+use domain::state::{Key, Row};
 use domain::task::{Failure, Task};
 use domain::time::Time;
 use domain::worker::{Home, WorkerSpec};
@@ -25,7 +26,7 @@ use tokio::sync::oneshot::{Receiver, channel, error::TryRecvError};
 #[derive(Debug)]
 pub(crate) struct Scene<'a> {
     pub(crate) now: Time,
-    pub(crate) wheel: Option<&'a Wheel>,
+    pub(crate) wheel: Option<&'a mut Wheel>,
     pub(crate) inbox: &'a mut Vec<Ask>,
     pub(crate) effects: &'a mut Vec<Effect>,
     pub(crate) told: &'a mut Vec<Told>,
@@ -200,7 +201,7 @@ impl Hand {
         if self.back_at.is_some() || self.silent_until > scene.now {
             return;
         }
-        let Some(wheel) = scene.wheel else { return };
+        let Some(wheel) = &scene.wheel else { return };
         if !self.registered {
             if self.registering.is_none() && self.not_before <= scene.now {
                 let spec = Arc::new(self.spec.clone());
@@ -247,7 +248,7 @@ impl Hand {
             Heard::Answer(_) => {
                 self.registered = true;
                 self.not_before = scene.now;
-                if let Some(wheel) = scene.wheel {
+                if let Some(wheel) = &scene.wheel {
                     wheel.hearts().register(&self.spec, scene.now);
                 }
             }
@@ -292,12 +293,17 @@ impl Hand {
     /// does it; mischief comes on top.
     fn begin(&mut self, claimed: Claimed, scene: &mut Scene<'_>) {
         let Claimed { lease, task } = claimed;
+        let input = task.spec.input.value();
+        let steps = input["steps"] == true;
+        let Some(records) = records(steps.then_some(&*task), scene.wheel.as_deref_mut()) else {
+            // The process died with the answer half made: nobody heard of this lease.
+            return;
+        };
         let (id, attempt) = (lease.task.to_string(), u64::from(lease.attempt));
         scene
             .told
             .push(Told::Lease(id, attempt, lease.worker.to_string()));
-        let input = task.spec.input.value();
-        let posts = input["steps"] == true && self.begin_steps(&lease, &task, scene.told);
+        let posts = steps && self.begin_steps(&lease, &records, scene.told);
         let says = match &input["says"] {
             Value::Null => json!({"did": input["label"]}),
             says => says.clone(),
@@ -352,21 +358,20 @@ impl Hand {
     /// Takes up a task's steps where earlier attempts left them: reads once, and says that it will
     /// post unless it finds that it was posted. What each attempt would make of a step differs, so
     /// that a step done twice shows. Whether it is to say that it has posted.
-    fn begin_steps(&mut self, lease: &AttemptRef, task: &Task, told: &mut Vec<Told>) -> bool {
+    fn begin_steps(
+        &mut self,
+        lease: &AttemptRef,
+        records: &[Record],
+        told: &mut Vec<Told>,
+    ) -> bool {
         let known = |key: &str| {
-            let record = task
-                .records
-                .iter()
-                .find(|record| record.key.as_str() == key);
+            let record = records.iter().find(|record| record.key.as_str() == key);
             record.map(|record| &record.state)
         };
-        let finished = task
-            .records
-            .iter()
-            .filter_map(|record| match &record.state {
-                RecordState::Done { output } => Some((record.key.to_string(), output.value())),
-                _ => None,
-            });
+        let finished = records.iter().filter_map(|record| match &record.state {
+            RecordState::Done { output } => Some((record.key.to_string(), output.value())),
+            _ => None,
+        });
         let (id, attempt) = (lease.task.to_string(), u64::from(lease.attempt));
         told.push(Told::Steps(id, attempt, finished.collect()));
         let read = known("read").is_some_and(|state| matches!(state, RecordState::Done { .. }));
@@ -489,6 +494,22 @@ fn accept(sent: Sent, answers: Vec<Answer>, told: &mut Vec<Told>) {
             told.push(Told::Result(task, u64::from(lease.attempt), worker));
         }
     }
+}
+
+/// What became of a task's steps in earlier attempts, if it can be read.
+fn records(task: Option<&Task>, wheel: Option<&mut Wheel>) -> Option<Vec<Record>> {
+    let Some(task) = task else {
+        return Some(Vec::new());
+    };
+    let store = wheel?.store();
+    let mut records = task.records.clone();
+    for key in ["read", "post"].map(Name::literal) {
+        if let Some(Row::Record(kept)) = store.get(&Key::Record(task.id, key)).ok()? {
+            let events = store.reader().ok()?.events(kept.position - 1, 1).ok()?;
+            records.push(kept.read(events.first()?)?);
+        }
+    }
+    Some(records)
 }
 
 fn step(key: &'static str, effect: EffectClass, state: RecordState) -> Report {

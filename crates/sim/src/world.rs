@@ -569,7 +569,7 @@ impl World {
     fn everybody_acts(&mut self) {
         let mut scene = Scene {
             now: self.now,
-            wheel: self.wheel.as_ref(),
+            wheel: self.wheel.as_mut(),
             inbox: &mut self.inbox,
             effects: &mut self.effects,
             told: &mut self.told,

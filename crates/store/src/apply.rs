@@ -10,7 +10,7 @@
 
 use crate::chain;
 use crate::index::{Index, Seen};
-use crate::{Backend, Commit, Frame, Head, Reader};
+use crate::{Backend, Commit, Frame, Head, Query, Reader};
 use domain::command::{Claimant, Command, Outcome, follow_up};
 use domain::decide::decide;
 use domain::error::{Code, Error};
@@ -171,10 +171,14 @@ impl Store {
             Key::Slot(_) => slots.push(key),
             key => index.insert(&key, place, due),
         })?;
-        // What is full, and what is paused, is not looked at by a claim.
-        slots.extend(index.queues().into_iter().map(Key::Queue));
-        for (key, (row, _)) in slots.iter().zip(backend.load(&slots)?) {
-            index.update(key, Seen::of(key, None), Seen::of(key, row.as_ref()));
+        // What is full, and what is paused, is not looked at by a claim. A queue may be paused before
+        // anything waits in it.
+        let slots = slots.iter().cloned().zip(backend.load(&slots)?);
+        let mut rows: Vec<(Key, Option<Row>)> = slots.map(|(key, (row, _))| (key, row)).collect();
+        let queues = backend.reader()?.rows(&Query::Queues)?;
+        rows.extend(queues.into_iter().map(|(key, row)| (key, Some(row))));
+        for (key, row) in rows {
+            index.update(&key, Seen::of(&key, None), Seen::of(&key, row.as_ref()));
         }
         let mut store = Self {
             backend,
@@ -764,6 +768,8 @@ fn creates(event: &Event, key: &Key) -> bool {
         (Event::RunStarted { run, .. }, Key::Run(key)) => run == key,
         (Event::EntryWritten { entry, .. }, Key::Entry(key)) => entry.id == *key,
         (Event::MessageSent { message, .. }, Key::Message(key)) => message.id == *key,
+        // It is done once, and `decide` has seen that it was not.
+        (Event::RecordNoted { .. }, Key::Record(..)) => true,
         _ => false,
     }
 }

@@ -152,7 +152,7 @@ fn varied(factory: &dyn Factory, batches: usize) -> Rows {
             .map(|(key, _)| kind(key))
             .collect::<BTreeSet<_>>()
             .len()
-            == 12
+            == 13
     };
     let seed = (0..500).find(has_all);
     eventful(factory, seed.expect("some seed makes all kinds"), batches)
@@ -365,7 +365,7 @@ pub fn a_refused_commit_leaves_nothing(factory: &dyn Factory) {
     assert_eq!(found, [(None, 0)]);
 }
 
-/// Rows of all eleven kinds come back byte for byte, in the order they were asked for.
+/// Rows of all thirteen kinds come back byte for byte, in the order they were asked for.
 pub fn every_kind_of_row_reads_back(factory: &dyn Factory) {
     let rows = varied(factory, 25);
     let mut backend = factory.open().unwrap();
@@ -405,6 +405,7 @@ fn kind(key: &Key) -> &'static str {
         Key::Account(_) => "account",
         Key::Message(_) => "message",
         Key::Tally => "tally",
+        Key::Record(..) => "record",
     }
 }
 
@@ -535,6 +536,9 @@ fn belongs(query: &Query, key: &Key, row: &Row) -> bool {
         (Query::Messages { after, .. }, Key::Message(id), _) => {
             after.is_none() || Some(*id) > *after
         }
+        (Query::Records { task, after, .. }, Key::Record(of, _), Row::Record(kept)) => {
+            task == of && kept.position > *after
+        }
         (Query::All { after, .. }, key, _) => after.is_none() || Some(key) > after.as_ref(),
         (Query::Workers, Key::Worker(_), _)
         | (Query::Credentials, Key::Credential(_), _)
@@ -568,6 +572,12 @@ pub fn queries_filter_and_page(factory: &dyn Factory) {
             if matches!(query, Query::Runs { .. }) {
                 expected.reverse();
             }
+            if matches!(query, Query::Records { .. }) {
+                expected.sort_by_key(|(_, row)| match row {
+                    Row::Record(kept) => kept.position,
+                    _ => 0,
+                });
+            }
             let bounded = !matches!(
                 query,
                 Query::Workers
@@ -584,7 +594,7 @@ pub fn queries_filter_and_page(factory: &dyn Factory) {
             assert_eq!(reader.rows(&query).unwrap(), expected, "{query:?}");
         }
     }
-    assert_eq!(seen.len(), 12, "{seen:?}");
+    assert_eq!(seen.len(), 13, "{seen:?}");
 }
 
 /// Every kind of query with every kind of filter, continued from every row.
@@ -650,6 +660,19 @@ fn variants(rows: &[(Key, Row)], limit: usize) -> Vec<Query> {
                 after: Some(*id),
                 limit,
             }),
+            Key::Record(task, _) => {
+                let position = match row {
+                    Row::Record(kept) => kept.position,
+                    _ => 0,
+                };
+                for after in [0, position - 1, position] {
+                    variants.push(Query::Records {
+                        task: *task,
+                        after,
+                        limit,
+                    });
+                }
+            }
             _ => {}
         }
     }

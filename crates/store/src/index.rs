@@ -226,7 +226,8 @@ impl Seen {
             | Key::Account(_)
             | Key::Credential(_)
             | Key::Demand(_)
-            | Key::Tally => {}
+            | Key::Tally
+            | Key::Record(..) => {}
         }
         Self {
             place,
@@ -647,12 +648,6 @@ impl Index {
         let row = self.due.first().map(|(at, _)| *at);
         let task = self.later.first_key_value().map(|((at, _), _)| *at);
         row.into_iter().chain(task).min()
-    }
-
-    /// The queues that have a task in line, in no order.
-    pub fn queues(&self) -> HashSet<Name> {
-        let kinds = self.class_of.keys();
-        kinds.map(|kind| kind.queue.clone()).collect()
     }
 
     /// The classes a worker may look into.

@@ -9,6 +9,7 @@ pub mod backend;
 pub mod chain;
 pub mod conformance;
 pub mod index;
+pub mod records;
 pub mod replay;
 
 pub use apply::{Answer, Applied, Claimed, Op, Request, Store};
@@ -194,6 +195,7 @@ impl Query {
             | Self::Runs { limit, .. }
             | Self::Entries { limit, .. }
             | Self::Messages { limit, .. }
+            | Self::Records { limit, .. }
             | Self::All { limit, .. } => *limit = limit.saturating_add(rows),
             Self::Workers
             | Self::Pools
@@ -256,6 +258,15 @@ pub enum Query {
     Messages {
         /// After this one.
         after: Option<MessageId>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Steps that a task's attempts have done, in the order of their events.
+    Records {
+        /// Whose.
+        task: TaskId,
+        /// After this position.
+        after: u64,
         /// At most so many.
         limit: usize,
     },

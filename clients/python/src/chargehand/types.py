@@ -100,7 +100,10 @@ class Assignment(_AssignmentRequired, total=False):
     """The submitter's."""
 
     records: List[Record]
-    """What became of its steps in earlier attempts: what is done is reused."""
+    """What became of its steps in earlier attempts, the first page: what is done is reused."""
+
+    records_next: Optional[str]
+    """Where the next page of them begins, when there is more."""
 
     run_id: Optional[RunId]
     """The run, step and item, when it has them."""
@@ -2402,6 +2405,20 @@ class NewRecord(_NewRecordRequired, total=False):
     """
 
 
+class _PageRecordRequired(TypedDict):
+    """What is always there."""
+
+    items: List[Record]
+    """The rows."""
+
+
+class PageRecord(_PageRecordRequired, total=False):
+    """A page of a list, and where the next one begins."""
+
+    next: Optional[str]
+    """Pass it as `after` to go on; absent on the last page."""
+
+
 class _PageRunViewRequired(TypedDict):
     """What is always there."""
 
@@ -3583,7 +3600,15 @@ class TaskView(_TaskViewRequired, total=False):
     """Milliseconds that the successful attempt took."""
 
     records: List[Record]
-    """What became of its steps."""
+    """What became of its steps: read alone, the first page of those that are done; then, and in
+    lists, those that are not.
+    """
+
+    records_done: int
+    """How many of its steps its attempts have done."""
+
+    records_next: Optional[str]
+    """Where the next page of its records begins, when it was read alone and has more."""
 
     run_id: Optional[RunId]
     """Its run, step and item."""

@@ -187,8 +187,8 @@ pub(super) struct AgentFile {
     /// The tools it may use, by name, and no others.
     #[schemars(length(max = GRANTS_MAX), inner(regex(pattern = TOOL_PATTERN)))]
     pub(super) tools: Option<Vec<String>>,
-    /// Its model's turns in one task: 1 to 200.
-    #[schemars(range(min = 1, max = 200))]
+    /// Its model's turns in one task: 1 to 2000.
+    #[schemars(range(min = 1, max = 2_000))]
     pub(super) rounds: Option<u32>,
 }
 

@@ -2,6 +2,7 @@
 
 mod api_tools;
 mod assistant;
+mod boundaries;
 mod budget;
 mod command;
 mod crew;

@@ -155,15 +155,19 @@ pub(crate) fn model(
     }
 }
 
-pub(crate) fn mind(models: &[&Told], hands: Arc<dyn Hands>) -> Mind {
-    let seat = |(n, model): (usize, &&Told)| Seat {
-        name: format!("test/{n}"),
-        model: n.to_string(),
-        gate: Gate::before(Arc::new((*model).clone())),
+fn seat(name: &str, model: Arc<dyn Model>) -> Seat {
+    Seat {
+        name: format!("test/{name}"),
+        model: name.to_owned(),
+        gate: Gate::before(model),
         tokens_max: 0,
         temperature: None,
         price: None,
-    };
+    }
+}
+
+pub(crate) fn mind(models: &[&Told], hands: Arc<dyn Hands>) -> Mind {
+    let seat = |(n, model): (usize, &&Told)| seat(&n.to_string(), Arc::new((*model).clone()));
     Mind {
         instructions: "You are thrifty.".into(),
         seats: models.iter().enumerate().map(seat).collect(),
@@ -202,7 +206,8 @@ async fn done_by(mind: Mind, brief: Brief) -> TaskView {
     let worker = worker.handle("think", mind).unwrap();
     let worker = worker.start(engine.clone()).await.unwrap();
     let task = submit(&engine, brief).await;
-    let ended = engine.task_wait(task, PATIENCE).await.unwrap();
+    engine.task_wait(task, PATIENCE).await.unwrap();
+    let ended = engine.task_get(task).await.unwrap();
     worker.stop().await.unwrap();
     ended
 }
@@ -411,6 +416,198 @@ fn what_a_person_found_out_is_what_the_mind_goes_on_with() {
         assert_eq!(world.done.lock().unwrap().len(), 3, "each charge once");
         worker.stop().await.unwrap();
     });
+}
+
+/// Turns of the long task.
+const LONG: usize = 1_000;
+
+/// Text of so many bytes that stands nowhere else.
+fn prose(of: &str, number: usize, bytes: usize) -> String {
+    let mut text = String::with_capacity(bytes + 80);
+    for sentence in 0.. {
+        if text.len() >= bytes {
+            break;
+        }
+        text += &format!("The {of} {number} says in sentence {sentence} what no other does. ");
+    }
+    text.truncate(bytes);
+    text
+}
+
+/// A tool that reads pages, and counts how often.
+#[derive(Debug, Clone)]
+struct Pages {
+    read: Arc<Mutex<BTreeMap<String, u32>>>,
+    world: World,
+}
+
+#[async_trait]
+impl Hands for Pages {
+    async fn specs(&self) -> Vec<ToolSpec> {
+        vec![ToolSpec {
+            name: "read".into(),
+            description: "Reads a page.".into(),
+            input: json!({"type": "object"}),
+        }]
+    }
+    fn known(&self, tool: &str) -> Option<(String, EffectClass)> {
+        Some((tool.to_owned(), EffectClass::Pure))
+    }
+    async fn call(
+        &self,
+        _: &Context,
+        _: &str,
+        arguments: &Value,
+        _: &str,
+    ) -> Result<Value, Failure> {
+        let number = arguments["page"].as_u64().unwrap_or_default() as usize;
+        let what = arguments.to_string();
+        *self.read.lock().unwrap().entry(what).or_default() += 1;
+        self.world.moment().await;
+        // As pages are: most of them short, some long.
+        let bytes = [1_500, 700, 6_000, 3_000, 2_200][number % 5];
+        Ok(json!(prose("page", number, bytes)))
+    }
+}
+
+/// Says what it thinks of the last page and wants the next, with a reason. It keeps the longest of
+/// what it was asked, and how often it was asked.
+#[derive(Debug, Clone)]
+struct Reads {
+    asked: Arc<Mutex<(usize, Ask)>>,
+    world: World,
+}
+
+#[async_trait]
+impl Model for Reads {
+    async fn ask(&self, ask: &Ask, _: &mut Listener<'_>) -> Result<Answer, ModelError> {
+        self.world.moment().await;
+        let number = ask.turns.len() / 2;
+        {
+            let mut asked = self.asked.lock().unwrap();
+            asked.0 += 1;
+            if number >= LONG {
+                asked.1 = ask.clone();
+            }
+        }
+        self.world.moment().await;
+        if number >= LONG {
+            return Ok(says(&prose("conclusion", 0, 2_000)));
+        }
+        let why = prose("reason", number, 200);
+        let next = calls(&[("read", json!({"page": number, "why": why}))]);
+        Ok(Answer {
+            text: prose("thought", number, 600),
+            ..next
+        })
+    }
+}
+
+/// Bytes of all files of a store.
+fn stored(folder: &std::path::Path) -> u64 {
+    let files = std::fs::read_dir(folder).unwrap();
+    files
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum()
+}
+
+/// A task of a thousand turns, with a crash in the middle: nothing is bought again, and on the disk
+/// is what was said, once, and little beside it.
+#[test]
+fn a_thousand_turns_are_stored_once_and_bought_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let place = Place::Folder(path.clone());
+    let empty = one_life(async || {
+        let engine = Engine::open(&place).unwrap();
+        engine.stop().unwrap();
+        stored(&path)
+    });
+    let world = World::default();
+    // Each turn has two moments of the model and one of the tool.
+    world.moments.lock().unwrap().1 = Some(3 * LONG as u32 / 2);
+    let reads = Reads {
+        asked: Arc::default(),
+        world: world.clone(),
+    };
+    let pages = Pages {
+        read: Arc::default(),
+        world: world.clone(),
+    };
+    let mut task = None;
+    let lives = (0..2).map(|life| {
+        one_life(async || {
+            let engine = Arc::new(Engine::open(&place).unwrap());
+            let worker = Worker::new("worker_1").unwrap();
+            let mut mind = mind(&[], Arc::new(pages.clone()));
+            mind.seats = vec![seat("reader", Arc::new(reads.clone()))];
+            mind.bounds = Bounds {
+                rounds: LONG as u32 + 2,
+                calls: LONG as u32 + 2,
+                tokens: u64::MAX,
+                ..Bounds::default()
+            };
+            let worker = worker.handle("think", mind).unwrap();
+            let worker = worker.start(engine.clone()).await.unwrap();
+            let id = match task {
+                Some(id) => id,
+                None => *task.insert(submit(&engine, brief("Read all pages")).await),
+            };
+            tokio::select! {
+                ended = engine.task_wait(id, PATIENCE) => {
+                    worker.stop().await.unwrap();
+                    engine.stop().unwrap();
+                    assert_eq!(life, 1);
+                    Some(ended.unwrap())
+                }
+                () = world.stopped.notified() => None,
+            }
+        })
+    });
+    let ended = lives.last().flatten().unwrap();
+    let done = envelope(&ended);
+    assert_eq!(done.status, Completeness::Done, "{:?}", done.reason);
+    assert_eq!(done.spend.rounds as usize, LONG + 1);
+    assert_eq!(ended.attempts, 2);
+
+    // What was under way when the process died is done again, and nothing else.
+    let (asked, last) = &*reads.asked.lock().unwrap();
+    assert!((LONG + 1..=LONG + 2).contains(asked), "{asked}");
+    let read = pages.read.lock().unwrap();
+    assert_eq!(read.len(), LONG);
+    let reads: u32 = read.values().sum();
+    assert!((LONG as u32..=LONG as u32 + 1).contains(&reads), "{reads}");
+
+    // The transcript, once, and the result. Beside it the log has what each receipt says of its step:
+    // which it is, of which attempt, when, at what cost.
+    let result = ended.output.unwrap().bytes();
+    let transcript = json!(last.turns).to_string().len() + last.system.len();
+    let unique = (transcript + result) as u64;
+    let logged = one_life(async || {
+        let engine = Engine::open_to_read(&path).unwrap();
+        let mut bytes = 0;
+        let mut position = 0;
+        loop {
+            let events = engine.event_list(position, 1_000).await.unwrap();
+            let Some(newest) = events.last() else {
+                return bytes;
+            };
+            position = newest.position;
+            bytes += events
+                .iter()
+                .map(|event| json!(event).to_string().len() as u64)
+                .sum::<u64>();
+        }
+    });
+    let times = |bytes: u64| bytes as f64 / unique as f64;
+    assert!(
+        times(logged) <= 1.25,
+        "{:.2} times in the log",
+        times(logged)
+    );
+    // In the file there are the rows, too, and the ends of pages into which no event fitted.
+    let filed = stored(&path) - empty;
+    assert!(times(filed) <= 1.5, "{:.2} times on the disk", times(filed));
 }
 
 #[tokio::test]

@@ -183,7 +183,8 @@ async fn a_goal_becomes_briefs_results_and_one_answer_that_cites_them() {
             let output = task.output.as_ref().map(Json::value).unwrap_or_default();
             output["objective"] == json!(source.objective)
         };
-        let task = tasks.iter().find(of).unwrap();
+        let task = tasks.iter().find(of).unwrap().task_id;
+        let task = engine.task_get(task).await.unwrap();
         let receipt = |record: &&domain::record::Record| record.key.as_str() == source.receipts[0];
         assert_eq!(
             task.records.iter().find(receipt).unwrap().state.as_str(),

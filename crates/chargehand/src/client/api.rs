@@ -13,7 +13,7 @@ use domain::limits::{FAILURE_BYTES_MAX, REQUEST_COMMANDS_MAX};
 use domain::message::{Message, NewMessage};
 use domain::name::Name;
 use domain::pool::Pool;
-use domain::record::Finding;
+use domain::record::{Finding, Record};
 use domain::task::Address;
 use domain::worker::{Home, WorkerSpec, WorkerStatus};
 use protocol::api::{
@@ -65,6 +65,16 @@ impl ApiRead for Client {
             }
         }
         Err(late)
+    }
+
+    async fn record_list(
+        &self,
+        task: TaskId,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Page<Record>> {
+        let request = self.get(&["v1", "tasks", &task.to_string(), "records"])?;
+        self.ask(request.query(&page(after, limit))?).await
     }
 
     async fn queue_peek(&self, queue: Name, limit: usize) -> Result<Vec<TaskView>> {

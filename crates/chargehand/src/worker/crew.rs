@@ -1,6 +1,6 @@
 //! The work itself: runs attempts, and hears what the engine says about them.
 
-use crate::context::{Context, Records, Told};
+use crate::context::{Context, Records, Told, refusal};
 use crate::handler::{Ended, Handler};
 use crate::speech::{Speaking, Speech};
 use crate::worker::PAUSE_MS;
@@ -111,12 +111,20 @@ impl Crew {
         let key = (assignment.task_id, assignment.attempt);
         let (tell, told) = watch::channel(Told::default());
         self.attempts().insert(key, tell);
+        let records = match Records::of(&assignment, &*self.api).await {
+            Ok(records) => records,
+            Err(error) => {
+                self.attempts().remove(&key);
+                let failure = refusal(error);
+                return (key.0, key.1, Report::Failed { failure });
+            }
+        };
         let speech = Speech::new(assignment.run_id.is_some());
         let _speaking = Speaking(speech.clone());
         let task = Context {
             speech: speech.clone(),
             agent: self.spec.id.clone(),
-            records: Records::of(&assignment),
+            records,
             assignment: Arc::new(assignment),
             worker: self.spec.id.clone(),
             api: Arc::clone(&self.api),

@@ -106,7 +106,7 @@ error[crew.unknown_key]: crew.yaml:6:5: there is no key `desciption` in `agents.
 error[crew.value]: crew.yaml:8:13: `agents.clerk.rounds` is 0, but at least 1 is needed
   8 |     rounds: 0
     |             ^
-  help: Its model's turns in one task: 1 to 200.
+  help: Its model's turns in one task: 1 to 2000.
 
 3 mistakes; nothing was run.
 ";

@@ -59,8 +59,15 @@ fn leased() -> (World, AttemptRef) {
     (world, lease)
 }
 
-fn pay(world: &World, task: TaskId) -> Option<&Record> {
-    world.task(task).record(&n("pay"))
+/// The receipt, from the task's row or, once an attempt has done it, from where its own row points.
+fn pay(world: &World, task: TaskId) -> Option<Record> {
+    let open = world.task(task).record(&n("pay")).cloned();
+    let Some(kept) = world.state.kept(&task, &n("pay")) else {
+        return open;
+    };
+    assert_eq!(open, None, "it is in one place");
+    let event = &world.log[kept.position as usize - 1];
+    Some(kept.read(event).unwrap())
 }
 
 fn resolve(task: TaskId, key: &str, finding: Finding) -> Command {
@@ -110,10 +117,10 @@ fn row(state: &str, effect: EffectClass, earlier: bool) -> String {
     let says = [Intended, done("7"), done("8"), failed(), otherwise, InDoubt];
     let cell = |said: RecordState| {
         let (mut world, lease) = standing(state, effect, earlier);
-        let before = pay(&world, lease.task).cloned();
+        let before = pay(&world, lease.task);
         let from = world.log.len();
         let answer = say(&mut world, &lease, effect, said.clone());
-        let after = pay(&world, lease.task).cloned();
+        let after = pay(&world, lease.task);
         match (
             answer.map_err(|error| error.code),
             world.names(from)[..].as_ref(),
@@ -244,7 +251,8 @@ fn records_count_with_the_current_token_only() {
         );
     }
     assert_eq!(world.names(from), ["result.refused"; 4]);
-    assert_eq!(world.task(old.task).records.len(), 2);
+    let task = world.task(old.task);
+    assert_eq!((task.records.len(), task.finished.steps), (1, 1));
 }
 
 #[test]
@@ -333,52 +341,100 @@ fn text_of(bytes: usize) -> Json {
 fn records_are_bounded_in_number_and_bytes() {
     let (mut world, lease) = leased();
     world.recounts = false;
-    for number in 0..RECORDS_MAX {
-        let report = record(&format!("step {number}"), Pure, Intended);
-        world.report(&lease, report).unwrap();
-    }
-    let error = world.report(&lease, record("one more", Pure, Intended));
-    let error = error.unwrap_err();
-    assert_eq!(error.code, Code::LimitExceeded);
-    assert_eq!(
-        error.message,
-        "1001 records of one task; at most 1000 are allowed"
-    );
-    // One that is there changes all the same.
-    world
-        .report(&lease, record("step 0", Pure, failed()))
-        .unwrap();
-    world
-        .report(&lease, record("step 0", Pure, Intended))
-        .unwrap();
-
-    let large = |key: &str, bytes| {
-        let output = text_of(bytes);
-        record(key, Pure, RecordState::Done { output })
+    let say = |world: &mut World, key: &str, state: RecordState| {
+        world.report(&lease, record(key, Pure, state))
     };
-    let error = world.report(&lease, large("step 0", PAYLOAD_BYTES_MAX + 1));
-    let error = error.unwrap_err();
+    let refused = |answer: Result<Outcome, Error>| {
+        let error = answer.unwrap_err();
+        (error.code, error.message)
+    };
+    for number in 0..RECORDS_OPEN_MAX {
+        say(&mut world, &format!("step {number}"), Intended).unwrap();
+    }
+    assert_eq!(
+        refused(say(&mut world, "one more", Intended)),
+        (
+            Code::LimitExceeded,
+            "1001 records of one task that are not done; at most 1000 are allowed".into()
+        )
+    );
+    // One that is there changes all the same, and what is done makes room.
+    say(&mut world, "step 0", failed()).unwrap();
+    say(&mut world, "step 0", done("7")).unwrap();
+    say(&mut world, "one more", Intended).unwrap();
+    for number in RECORDS_OPEN_MAX..RECORDS_MAX - 1 {
+        say(&mut world, &format!("step {number}"), done("7")).unwrap();
+    }
+    let task = world.task(lease.task);
+    let count = (task.records.len(), task.finished.steps as usize);
+    assert_eq!(count, (RECORDS_OPEN_MAX, RECORDS_MAX - RECORDS_OPEN_MAX));
+    assert_eq!(
+        refused(say(&mut world, "too many", done("7"))),
+        (
+            Code::LimitExceeded,
+            "10001 records of one task; at most 10000 are allowed".into()
+        )
+    );
+    say(&mut world, "step 1", done("7")).unwrap();
+    world.check_rows();
+}
+
+#[test]
+fn the_bytes_of_records_are_bounded_in_all_and_in_the_tasks_row() {
+    let (mut world, lease) = leased();
+    world.recounts = false;
+    let say = |world: &mut World, key: &str, state: RecordState| {
+        world.report(&lease, record(key, Pure, state))
+    };
+    let large = |bytes| RecordState::Done {
+        output: text_of(bytes),
+    };
+    let error = say(&mut world, "step 0", large(PAYLOAD_BYTES_MAX + 1)).unwrap_err();
     assert_eq!(error.code, Code::PayloadTooLarge);
     assert_eq!(
         error.message,
         "the step's output is 1048577 bytes; at most 1048576 are allowed"
     );
-    for number in 0..4 {
-        let report = large(&format!("step {number}"), PAYLOAD_BYTES_MAX);
-        world.report(&lease, report).unwrap();
+    for number in 0..RECORDS_BYTES_MAX / PAYLOAD_BYTES_MAX {
+        say(
+            &mut world,
+            &format!("step {number}"),
+            large(PAYLOAD_BYTES_MAX),
+        )
+        .unwrap();
     }
-    let error = world.report(&lease, large("step 4", 2)).unwrap_err();
+    let error = say(&mut world, "one more", large(2)).unwrap_err();
     assert_eq!(error.code, Code::PayloadTooLarge);
     assert_eq!(
         error.message,
-        "the task's records are 4194306 bytes; at most 4194304 are allowed"
+        "the task's records are 67108866 bytes; at most 67108864 are allowed"
     );
     let long = Failure::new(&"c".repeat(9_000), "m".repeat(9_000));
     let failed = RecordState::Failed { failure: long };
-    assert!(
-        world
-            .report(&lease, record("step 4", Pure, failed))
-            .is_err()
+    assert!(say(&mut world, "one more", failed).is_err());
+
+    // What people found out stays in the task's row.
+    let (mut world, lease) = leased();
+    world.recounts = false;
+    for number in 0..=RECORDS_OPEN_BYTES_MAX / PAYLOAD_BYTES_MAX {
+        for state in [Intended, InDoubt] {
+            let report = record(&format!("step {number}"), AtMostOnce, state);
+            world.report(&lease, report).unwrap();
+        }
+    }
+    let found = |key: &str, bytes| {
+        let output = text_of(bytes);
+        resolve(lease.task, key, Finding::Done { output })
+    };
+    for number in 0..RECORDS_OPEN_BYTES_MAX / PAYLOAD_BYTES_MAX {
+        let found = found(&format!("step {number}"), PAYLOAD_BYTES_MAX);
+        world.ask(found).unwrap();
+    }
+    let error = world.ask(found("step 4", 2)).unwrap_err();
+    assert_eq!(error.code, Code::PayloadTooLarge);
+    assert_eq!(
+        error.message,
+        "the task's records that are not done are 4194306 bytes; at most 4194304 are allowed"
     );
     world.check_rows();
 }
@@ -395,7 +451,7 @@ fn a_failures_text_is_cut_and_still_repeats() {
         say(&mut world, &lease, AtMostOnce, long.clone()).unwrap();
     }
     assert_eq!(world.names(from), ["record.noted"]);
-    let RecordState::Failed { failure } = &pay(&world, lease.task).unwrap().state else {
+    let RecordState::Failed { failure } = pay(&world, lease.task).unwrap().state else {
         panic!()
     };
     assert_eq!(failure.message.len(), FAILURE_BYTES_MAX);

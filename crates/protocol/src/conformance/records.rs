@@ -2,7 +2,7 @@
 //! said twice.
 
 use super::*;
-use domain::limits::{RECORDS_BYTES_MAX, RECORDS_MAX};
+use domain::limits::{PAGE_MAX, RECORDS_OPEN_MAX, RECORDS_PAGE_BYTES_MAX};
 use domain::record::{EffectClass, Finding, NewRecord, RecordState};
 
 fn recorded(key: &str, effect: EffectClass, state: RecordState) -> Report {
@@ -128,7 +128,8 @@ pub async fn an_intended_step_is_in_doubt_after_a_loss(api: Subject) {
     api.task_redrive(task).await.unwrap();
     let last = take(&api, "v").await;
     let (paid, posted) = (done(json!("receipt 7")), done(json!("it is there")));
-    assert_eq!(stand(&last.records), [("pay", &paid), ("post", &posted)]);
+    // First what attempts have done, then what people found out.
+    assert_eq!(stand(&last.records), [("post", &posted), ("pay", &paid)]);
     complete(&api, "v", &last, json!(null)).await;
 }
 
@@ -173,45 +174,92 @@ pub async fn what_is_done_is_final_and_said_once(api: Subject) {
     assert_eq!(notes(&api).await, 2);
 }
 
-/// Records of a task are bounded, in number and in bytes; what is refused changes nothing.
+/// Records of a task are bounded, in number and in bytes; what is refused changes nothing. What is
+/// kept comes in pages, of bounded length too: with the task, with the next attempt's assignment, and
+/// asked for.
 pub async fn records_are_bounded(api: Subject) {
     register(&api, worker("w")).await;
     let task = submit(&api, spec("a")).await;
     let held = take(&api, "w").await;
-    let step = |number: usize, bytes: usize| {
-        let output = done(json!("x".repeat(bytes - 2)));
-        recorded(&format!("step {number}"), EffectClass::Pure, output)
-    };
-    let many = Work {
+    let say = |from: usize, to: usize, state: &dyn Fn(usize) -> RecordState| Work {
         worker: name("w"),
         session: None,
-        reports: (0..=RECORDS_MAX)
-            .map(|number| (held.task_id, held.attempt, step(number, 2)))
+        reports: (from..to)
+            .map(|number| {
+                let said = recorded(&format!("step {number}"), EffectClass::Pure, state(number));
+                (held.task_id, held.attempt, said)
+            })
             .collect(),
         claim: None,
     };
-    let mut answers = api.work(many).await.unwrap().reports;
-    let beyond = answers.pop().unwrap();
-    assert_eq!(code(beyond), Code::LimitExceeded);
-    assert_eq!(answers, vec![Ok(()); RECORDS_MAX]);
-    let last = submit(&api, spec("b")).await;
-    let held = {
-        complete(&api, "w", &held, json!(null)).await;
-        take(&api, "w").await
+    let intents = say(0, RECORDS_OPEN_MAX + 1, &|_| RecordState::Intended);
+    let mut answers = api.work(intents).await.unwrap().reports;
+    assert_eq!(code(answers.pop().unwrap()), Code::LimitExceeded);
+    assert_eq!(answers, vec![Ok(()); RECORDS_OPEN_MAX]);
+    // All of them but one are done, and some more; then some that are large.
+    let small = |number: usize| done(json!(number));
+    let many = PAGE_MAX + 200;
+    let answers = api.work(say(1, many, &small)).await.unwrap().reports;
+    assert_eq!(answers, vec![Ok(()); many - 1]);
+    let large = |number: usize| {
+        let digits = number.to_string();
+        done(json!(digits + &"x".repeat(PAYLOAD_BYTES_MAX - 6)))
     };
-    assert_eq!(held.task_id, last);
-    let too_large = report(&api, "w", &held, step(0, PAYLOAD_BYTES_MAX + 1)).await;
-    assert_eq!(code(too_large), Code::PayloadTooLarge);
-    let whole = RECORDS_BYTES_MAX / PAYLOAD_BYTES_MAX;
-    for number in 0..whole {
-        let said = report(&api, "w", &held, step(number, PAYLOAD_BYTES_MAX)).await;
-        said.unwrap();
+    let too_large = done(json!("x".repeat(PAYLOAD_BYTES_MAX - 1)));
+    let last = many + RECORDS_PAGE_BYTES_MAX / PAYLOAD_BYTES_MAX + 2;
+    for number in many..last {
+        let work = say(number, number + 1, &large);
+        assert_eq!(api.work(work).await.unwrap().reports, [Ok(())]);
     }
-    let too_much = report(&api, "w", &held, step(whole, 2)).await;
-    assert_eq!(code(too_much), Code::PayloadTooLarge);
-    let count = |task| {
-        let api = Arc::clone(&api);
-        async move { api.task_get(task).await.unwrap().records.len() }
+    let refused = report(
+        &api,
+        "w",
+        &held,
+        recorded("too large", EffectClass::Pure, too_large),
+    );
+    assert_eq!(code(refused.await), Code::PayloadTooLarge);
+
+    let expected: Vec<(String, RecordState)> = (1..many)
+        .map(|number| (format!("step {number}"), small(number)))
+        .chain((many..last).map(|number| (format!("step {number}"), large(number))))
+        .chain([("step 0".to_owned(), RecordState::Intended)])
+        .collect();
+    let is_expected = |found: &[domain::record::Record], from: usize| {
+        let expected = expected[from..from + found.len()].iter();
+        let same = |(record, (key, state)): (&domain::record::Record, &(String, RecordState))| {
+            record.key.as_str() == key && record.state == *state
+        };
+        assert!(found.iter().zip(expected).all(same), "from {from}");
     };
-    assert_eq!((count(task).await, count(last).await), (RECORDS_MAX, whole));
+    let view = api.task_get(task).await.unwrap();
+    assert_eq!(view.records_done as usize, last - 1);
+    assert_eq!(view.records.len(), PAGE_MAX);
+    is_expected(&view.records, 0);
+    let listed = api.task_list(TaskQuery::default()).await.unwrap().items;
+    let open = [("step 0", &RecordState::Intended)];
+    assert_eq!(stand(&listed[0].records), open, "a list has no outputs");
+
+    // The next attempt goes on page by page.
+    let gone = api.worker_leave(name("w"), None, "it died".into());
+    gone.await.unwrap();
+    register(&api, worker("v")).await;
+    let again = take(&api, "v").await;
+    is_expected(&again.records, 0);
+    let (mut seen, mut next) = (again.records.len(), again.records_next);
+    let mut pages = vec![seen];
+    while let Some(after) = next {
+        let page = api.record_list(task, Some(after), 0).await.unwrap();
+        is_expected(&page.items, seen);
+        seen += page.items.len();
+        pages.push(page.items.len());
+        next = page.next;
+    }
+    // A whole page; two of the usual length, the second with one that is large; one that is cut by
+    // its bytes; and the rest, with what is not done.
+    assert_eq!(pages, [PAGE_MAX, 100, 100, 4, 2]);
+    assert_eq!(seen, expected.len());
+    let nowhere = api.record_list(task, Some("nowhere".into()), 0).await;
+    assert_eq!(code(nowhere), Code::OutOfRange);
+    let unknown = api.record_list(TaskId::new(404), None, 0).await;
+    assert_eq!(code(unknown), Code::TaskUnknown);
 }

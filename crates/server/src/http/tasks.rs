@@ -11,6 +11,7 @@ use domain::command::Submission;
 use domain::error::{Code, Error};
 use domain::id::TaskId;
 use domain::name::Name;
+use domain::record::Record;
 use domain::task::TaskSpec;
 use protocol::api::Work;
 use protocol::v1::{Page, TaskView};
@@ -31,6 +32,10 @@ pub(super) fn reading() -> Routes {
         .routes(routes!(attempts))
         .routes(routes!(queues))
         .routes(routes!(peek))
+}
+
+pub(super) fn steps() -> Routes {
+    OpenApiRouter::new().routes(routes!(records))
 }
 
 pub(super) fn submitting() -> Routes {
@@ -127,7 +132,7 @@ async fn list(caller: Caller, Asked(params): Asked<TaskParams>) -> Answer<Json<P
     Ok(Json(caller.engine.task_list(params.into()).await?))
 }
 
-/// Read a task; with `wait_ms`, as soon as it has ended.
+/// Read a task, with the first of its records; with `wait_ms`, as soon as it has ended, without them.
 #[utoipa::path(get, path = "/v1/tasks/{task}", tag = "tasks", operation_id = "task_get",
     params(("task" = TaskId, Path, description = "Which."), WaitParams),
     responses((status = 200, description = "The task.", body = TaskView)))]
@@ -154,6 +159,19 @@ async fn get(
     responses((status = 200, description = "Those that ended, and who holds it.", body = Attempts)))]
 async fn attempts(caller: Caller, At(task): At<TaskId>) -> Answer<Json<Attempts>> {
     Ok(Json(caller.engine.task_get(task).await?.into()))
+}
+
+/// Read what became of a task's steps: those that are done, then those that are not.
+#[utoipa::path(get, path = "/v1/tasks/{task}/records", tag = "tasks", operation_id = "record_list",
+    params(("task" = TaskId, Path, description = "Whose."), PageParams),
+    responses((status = 200, description = "A page.", body = Page<Record>)))]
+async fn records(
+    caller: Caller,
+    At(task): At<TaskId>,
+    Asked(params): Asked<PageParams>,
+) -> Answer<Json<Page<Record>>> {
+    let PageParams { after, limit } = params;
+    Ok(Json(caller.engine.record_list(task, after, limit).await?))
 }
 
 /// Report on one attempt: progress, result, failure, hand-back. The number is the fencing token.

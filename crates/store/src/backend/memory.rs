@@ -245,6 +245,17 @@ pub(crate) fn select(mut rows: Vec<(Key, Row)>, query: &Query) -> Vec<(Key, Row)
             );
             rows.truncate(*limit);
         }
+        Query::Records { task, after, limit } => {
+            let position = |row: &Row| match row {
+                Row::Record(kept) => kept.position,
+                _ => 0,
+            };
+            rows.retain(|(key, row)| {
+                matches!(key, Key::Record(of, _) if of == task) && position(row) > *after
+            });
+            rows.sort_by_key(|(_, row)| position(row));
+            rows.truncate(*limit);
+        }
         Query::All { after, limit } => {
             rows.retain(|(key, _)| after.as_ref().is_none_or(|after| key > after));
             rows.truncate(*limit);

@@ -13,7 +13,7 @@ use crate::{Backend, Commit, Head, Hot, Query, Reader, StoredFrame, Versioned, c
 use domain::error::{Code, Error};
 use domain::id::{EntryId, MessageId, RunId, TaskId};
 use domain::name::Name;
-use domain::state::{Key, Row};
+use domain::state::{Key, Row, State};
 use domain::time::Time;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
@@ -25,7 +25,12 @@ use std::sync::Arc;
 /// Marks the file as ours: "CHRG", in SQLite's header.
 const APPLICATION_ID: i64 = 0x4348_5247;
 /// Every form the store has had, oldest first; the form's number is its place, from 1.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_first.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_first.sql"),
+    include_str!("../../migrations/0002_records.sql"),
+];
+/// The form from which on a step that is done is a row of its own.
+const FORM_RECORDS: i64 = 2;
 /// The file within the folder.
 pub const FILE: &str = "store.db";
 /// The lock within the folder.
@@ -111,6 +116,19 @@ impl Sqlite {
     /// # Errors
     /// As [`open`](Self::open), but never [`Code::StoreLocked`].
     pub fn open_to_read(folder: &Path) -> Result<Self, Error> {
+        match Self::open_in_any_form(folder)? {
+            (store, form) if form == MIGRATIONS.len() as i64 => Ok(store),
+            (store, form) => {
+                let text = format!("{} has the old form {form}", store.path.display());
+                Err(Error::new(Code::StorePath, text)
+                    .hint("Run `chargehand doctor` once: it brings the store up to date."))
+            }
+        }
+    }
+
+    /// The same of any form up to today's. What is good of an old one is its log; its rows may be of
+    /// another shape.
+    fn open_in_any_form(folder: &Path) -> Result<(Self, i64), Error> {
         let path = folder.join(FILE);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = || -> rusqlite::Result<Connection> {
@@ -127,17 +145,10 @@ impl Sqlite {
             broken: false,
             read_only: true,
         };
-        match store
+        let form = store
             .form()
-            .map_err(|fault| describe(&store.path, &fault))??
-        {
-            form if form == MIGRATIONS.len() as i64 => Ok(store),
-            form => {
-                let text = format!("{} has the old form {form}", store.path.display());
-                Err(Error::new(Code::StorePath, text)
-                    .hint("Run `chargehand doctor` once: it brings the store up to date."))
-            }
-        }
+            .map_err(|fault| describe(&store.path, &fault))??;
+        Ok((store, form))
     }
 
     /// Whether some process has the store in this folder open to write.
@@ -151,7 +162,7 @@ impl Sqlite {
     /// # Errors
     /// When the file cannot be read at all.
     pub fn check(folder: &Path) -> Result<String, Error> {
-        let store = Self::open_to_read(folder)?;
+        let (store, _) = Self::open_in_any_form(folder)?;
         let check = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
         store
             .connection
@@ -206,6 +217,11 @@ impl Sqlite {
             let transaction = connection.transaction()?;
             for migration in &MIGRATIONS[form as usize..] {
                 transaction.execute_batch(migration)?;
+            }
+            if form < FORM_RECORDS
+                && let Err(error) = fold_records(&transaction)?
+            {
+                return Ok(Err(error));
             }
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
             transaction.pragma_update(None, "user_version", known)?;
@@ -265,6 +281,55 @@ impl Sqlite {
         }
         transaction.commit()
     }
+}
+
+/// Folds the tasks anew whose rows had records in them, from the events up to where each row was.
+fn fold_records(connection: &Connection) -> rusqlite::Result<Result<(), Error>> {
+    let mut rows = connection
+        .prepare("SELECT id, version FROM tasks WHERE instr(body, '\"records\":[') > 0")?;
+    let versions = rows.query_map([], |row| Ok((TaskId::from_bytes(row.get(0)?), row.get(1)?)))?;
+    let versions: HashMap<TaskId, u64> = versions.collect::<rusqlite::Result<_>>()?;
+    if versions.is_empty() {
+        return Ok(Ok(()));
+    }
+    let mut state = State::default();
+    let mut events = connection.prepare("SELECT first, hash, body FROM events ORDER BY first")?;
+    let mut frames = events.query([])?;
+    let mut keys = Vec::new();
+    while let Some(row) = frames.next()? {
+        let frame = StoredFrame {
+            first: row.get(0)?,
+            hash: row.get(1)?,
+            body: row.get(2)?,
+        };
+        let events = match chain::decode(&frame) {
+            Ok(events) => events,
+            Err(error) => return Ok(Err(error)),
+        };
+        for recorded in events {
+            keys.clear();
+            recorded.event.touches(&mut keys);
+            for key in &keys {
+                let (Key::Task(task) | Key::Record(task, _)) = key else {
+                    continue;
+                };
+                if versions
+                    .get(task)
+                    .is_some_and(|at| recorded.position <= *at)
+                {
+                    state.evolve(key, &recorded);
+                }
+            }
+        }
+    }
+    let mut text = Vec::new();
+    for (key, row) in state.iter() {
+        if let Key::Task(task) | Key::Record(task, _) = key {
+            let version = versions.get(task).copied().unwrap_or_default();
+            write_row(connection, &mut text, key, Some(row), version)?;
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// Takes the lock of the store in `folder`. An owner that was just killed, or a child it is just
@@ -385,6 +450,24 @@ fn write_row(
                 )?
                 .execute(params![id.to_bytes(), version, due, body])?;
         }
+        (Key::Record(task, key), row) => {
+            let position = match row {
+                Some(Row::Record(kept)) => Some(kept.position),
+                _ => None,
+            };
+            connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO records (task, key, version, position, body)
+                     VALUES (?, ?, ?, ?, ?)",
+                )?
+                .execute(params![
+                    task.to_bytes(),
+                    key.as_str(),
+                    version,
+                    position,
+                    body
+                ])?;
+        }
         (other, _) => {
             let (kind, id) = other_id(other);
             connection
@@ -415,6 +498,7 @@ fn other_id(key: &Key) -> (&'static str, String) {
         Key::Run(id) => ("run", id.to_string()),
         Key::Entry(id) => ("entry", id.to_string()),
         Key::Message(id) => ("message", id.to_string()),
+        Key::Record(_, key) => ("record", key.to_string()),
     }
 }
 
@@ -489,6 +573,11 @@ impl Backend for Sqlite {
                     "SELECT body, version FROM messages WHERE id = ?",
                     id.to_bytes(),
                 ),
+                Key::Record(task, key) => self
+                    .connection
+                    .prepare_cached("SELECT body, version FROM records WHERE task = ? AND key = ?")?
+                    .query_row(params![task.to_bytes(), key.as_str()], get)
+                    .optional(),
                 other => self
                     .connection
                     .prepare_cached("SELECT body, version FROM others WHERE kind = ? AND id = ?")?
@@ -739,6 +828,17 @@ impl SqliteReader {
                 ],
                 |id| Ok(Key::Message(MessageId::from_bytes(id))),
             ),
+            Query::Records { task, after, limit } => self.records(
+                // A task's records are read through and sorted: an index would cost each of them
+                // more than it saves the few readers.
+                "SELECT task, key, body FROM records
+                 WHERE task = ?1 AND position > ?2 AND body IS NOT NULL ORDER BY position LIMIT ?3",
+                params![
+                    task.to_bytes(),
+                    i64::try_from(*after).unwrap_or(i64::MAX),
+                    bound(*limit)
+                ],
+            ),
             Query::Workers => self.others("worker", None, usize::MAX),
             Query::Pools => self.others("pool", None, usize::MAX),
             Query::Credentials => self.others("credential", None, usize::MAX),
@@ -757,6 +857,16 @@ impl SqliteReader {
     ) -> rusqlite::Result<Vec<Found>> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let rows = statement.query_map(params, |row| Ok((key(row.get(0)?), row.get(1)?)))?;
+        rows.collect()
+    }
+
+    fn records(&self, sql: &str, params: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<Vec<Found>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(params, |row| {
+            let task = TaskId::from_bytes(row.get(0)?);
+            let key = Name::new(row.get::<_, String>(1)?);
+            Ok((key.map(|key| Key::Record(task, key)), row.get(2)?))
+        })?;
         rows.collect()
     }
 
@@ -793,6 +903,7 @@ impl SqliteReader {
             "credential",
             "demand",
             "tally",
+            "record",
         ];
         let (from, id) = match after {
             None => (0, None),
@@ -820,6 +931,15 @@ impl SqliteReader {
                 "run" => table("runs", |id| Key::Run(RunId::from_bytes(id)))?,
                 "entry" => table("entries", |id| Key::Entry(EntryId::from_bytes(id)))?,
                 "message" => table("messages", |id| Key::Message(MessageId::from_bytes(id)))?,
+                "record" => self.records(
+                    "SELECT task, key, body FROM records
+                     WHERE (task, key) > (?1, ?2) AND body IS NOT NULL ORDER BY task, key LIMIT ?3",
+                    params![
+                        after.map_or(vec![], |(key, _)| id_bytes(key).to_vec()),
+                        after.map_or("", |(_, id)| id),
+                        bound(left)
+                    ],
+                )?,
                 kind => self.others(kind, after.map(|(_, id)| id.as_str()), left)?,
             });
         }
@@ -839,6 +959,7 @@ fn id_bytes(key: &Key) -> [u8; 16] {
         Key::Run(id) => id.to_bytes(),
         Key::Entry(id) => id.to_bytes(),
         Key::Message(id) => id.to_bytes(),
+        Key::Record(task, _) => task.to_bytes(),
         _ => [0; 16],
     }
 }

@@ -360,11 +360,14 @@ impl Script {
     }
 
     fn report(&mut self) -> Report {
-        match self.below(12) {
-            10.. => Report::Recorded(NewRecord {
-                key: Name::literal("charge"),
-                effect: EffectClass::AtMostOnce,
-                state: match self.below(6) {
+        match self.below(16) {
+            10.. => {
+                let (key, effect) = match self.below(3) {
+                    0 => ("charge", EffectClass::AtMostOnce),
+                    1 => ("draft", EffectClass::Pure),
+                    _ => ("answer", EffectClass::Keyed),
+                };
+                let state = match self.below(6) {
                     0..3 => RecordState::Intended,
                     3 => RecordState::InDoubt,
                     4 => RecordState::Failed {
@@ -373,15 +376,20 @@ impl Script {
                     _ => RecordState::Done {
                         output: Json::from_value(&serde_json::json!([self.below(2), 0.1])),
                     },
-                },
-                cost: (self.below(2) == 0).then(|| Cost {
-                    amount: Amount {
-                        tokens: 7,
-                        ..Amount::CALL
-                    },
-                    last: false,
-                }),
-            }),
+                };
+                Report::Recorded(NewRecord {
+                    key: Name::literal(key),
+                    effect,
+                    state,
+                    cost: (self.below(2) == 0).then_some(Cost {
+                        amount: Amount {
+                            tokens: 90,
+                            ..Amount::CALL
+                        },
+                        last: false,
+                    }),
+                })
+            }
             0 => Report::Started,
             1 => Report::Progressed {
                 fraction: Some(self.below(101) as f64 / 100.0),
@@ -513,7 +521,8 @@ pub fn timer(key: &Key) -> Option<Command> {
         | Key::Account(_)
         | Key::Credential(_)
         | Key::Demand(_)
-        | Key::Tally => return None,
+        | Key::Tally
+        | Key::Record(..) => return None,
     })
 }
 

@@ -540,7 +540,7 @@ fn a_backup_that_is_not_whole_is_refused_and_nothing_changes() {
             manifest["stores"][0]["bytes"] = json!(length);
         });
     };
-    rewrite("PRAGMA user_version = 2");
+    rewrite("PRAGMA user_version = 99");
     is_refused("a store of tomorrow", Code::StoreNewer);
     rewrite(
         "UPDATE events SET body = CAST(replace(CAST(body AS TEXT), 'part', 'tart') AS BLOB) WHERE first = 7",

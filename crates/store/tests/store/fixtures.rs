@@ -1,18 +1,20 @@
 //! Stores that earlier versions wrote: they open for ever.
 //!
-//! `fixtures/v1/store.db` was written by the first version. Run this test once with
+//! `fixtures/v1/store.db` and `fixtures/v1-records/store.db` were written by the first version. Run this test once with
 //! `CHARGEHAND_WRITE_FIXTURES=1` to write the fixture of a new form; never write an old one again.
 
 use crate::world::{all_rows, open};
 use domain::blackboard::NewEntry;
 use domain::command::{Claimant, Command, Outcome, Report, RunStart, Submission};
+use domain::error::Code;
 use domain::event::{AttemptRef, Origin};
 use domain::graph::Graph;
-use domain::id::{RunId, TaskId};
+use domain::id::{CountedIds, RunId, TaskId};
 use domain::json::Json;
 use domain::message::{NewMessage, To};
 use domain::name::Name;
 use domain::pool::{Pool, Strategy};
+use domain::record::{EffectClass, NewRecord, RecordState};
 use domain::run::{Crew, RunStatus};
 use domain::state::{Key, Row};
 use domain::task::{Failure, SlotUse, TaskSpec, TaskStatus};
@@ -22,6 +24,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::backend::sqlite::FILE;
+use store::backend::sqlite::backup::backup;
+use store::backend::sqlite::restore::restore;
 use store::replay::replay;
 use store::{Answer, Claimed, Op, Query, Request, Store};
 
@@ -45,6 +49,10 @@ fn json(text: &str) -> Json {
 }
 
 fn ask(store: &mut Store, op: Op) -> Answer {
+    ask_at(store, op, NOW)
+}
+
+fn ask_at(store: &mut Store, op: Op, now: Time) -> Answer {
     let origin = Origin {
         cause: Some(name("fixture")),
         by: Some(name("fixture-maker")),
@@ -53,7 +61,7 @@ fn ask(store: &mut Store, op: Op) -> Answer {
         origin,
         ops: vec![op],
     };
-    let mut applied = store.apply(&[request], NOW).unwrap();
+    let mut applied = store.apply(&[request], now).unwrap();
     applied.answers.remove(0).remove(0)
 }
 
@@ -271,4 +279,97 @@ fn todays_store_shows_the_same() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path());
     lists_what_is_known(folder.path());
+}
+
+/// A task with receipts, written by the first form, whose process was killed before the task's row
+/// had seen the last of them: an order whose draft is written, whose customer is charged, that could
+/// not be shipped, and whose mail may or may not have been sent.
+fn with_records() -> PathBuf {
+    fixture().join("../v1-records")
+}
+
+const ORDER: TaskId = TaskId::new((2 << 64) + (1 << 32));
+
+/// What became of the order's steps, each as text.
+fn steps(store: &mut Store) -> Vec<String> {
+    let behind = store.settle().unwrap();
+    let mut reader = store.reader().unwrap();
+    let page = store::records::page(&mut *reader, behind, ORDER, 0, 100).unwrap();
+    assert_eq!(page.next, None);
+    let Some(Row::Task(task)) = store.get(&Key::Task(ORDER)).unwrap() else {
+        panic!("the order is gone")
+    };
+    assert_eq!(task.finished.steps as usize, page.records.len());
+    let all = page.records.iter().chain(&task.records);
+    all.map(|record| serde_json::to_string(record).unwrap())
+        .collect()
+}
+
+const STEPS: [&str; 4] = [
+    r#"{"key":"draft","effect":"pure","state":{"done":{"output":{"text": "Dear Ms Lee"}}},"attempt":1,"at":1700000000000}"#,
+    r#"{"key":"charge","effect":"at_most_once","state":{"done":{"output":7}},"attempt":1,"at":1700000000000}"#,
+    r#"{"key":"ship","effect":"keyed","state":{"failed":{"failure":{"code":"address.unknown","message":"no such street","retryable":true}}},"attempt":1,"at":1700000000000}"#,
+    r#"{"key":"mail","effect":"at_most_once","state":"in_doubt","attempt":1,"at":1700000000000}"#,
+];
+
+#[test]
+fn receipts_of_the_first_form_are_still_worth_their_money() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(with_records().join(FILE), folder.path().join(FILE)).unwrap();
+    for seed in [5, 6] {
+        let mut store = open(folder.path(), seed).unwrap();
+        let listed = replay(&mut *store.reader().unwrap()).unwrap();
+        assert_eq!(listed.differences, [""; 0]);
+        assert_eq!(steps(&mut store), STEPS);
+    }
+    // The next attempt is held to them.
+    let mut store = open(folder.path(), 7).unwrap();
+    let claim = Op::Claim {
+        by: Claimant::new(name("worker_1"), true),
+        max: 1,
+    };
+    let lease = match ask_at(&mut store, claim, NOW.plus_ms(60_000)) {
+        Answer::Claimed(Ok(mut claimed)) => claimed.remove(0).lease,
+        other => panic!("{other:?}"),
+    };
+    let mut say = |key: &'static str, effect, state| {
+        let report = Report::Recorded(NewRecord {
+            key: name(key),
+            effect,
+            state,
+            cost: None,
+        });
+        let lease = lease.clone();
+        let command = Command::TaskReport { lease, report };
+        match ask(&mut store, Op::Command(command)) {
+            Answer::Outcome(outcome) => outcome.map_err(|error| error.code),
+            other => panic!("{other:?}"),
+        }
+    };
+    let done = |text: &str| RecordState::Done { output: json(text) };
+    use EffectClass::{AtMostOnce, Keyed, Pure};
+    let again = say("charge", AtMostOnce, RecordState::Intended);
+    assert_eq!(again, Err(Code::RecordState));
+    assert_eq!(say("charge", AtMostOnce, done("8")), Err(Code::RecordState));
+    assert_eq!(say("charge", AtMostOnce, done("7")), Ok(Outcome::Done));
+    let again = say("mail", AtMostOnce, RecordState::Intended);
+    assert_eq!(again, Err(Code::RecordInDoubt));
+    assert_eq!(say("ship", Keyed, done("9")), Ok(Outcome::Done));
+    assert_eq!(say("thanks", Pure, done("0")), Ok(Outcome::Done));
+    let keys = steps(&mut store);
+    assert_eq!(keys.len(), 5);
+    let listed = replay(&mut *store.reader().unwrap()).unwrap();
+    assert_eq!(listed.differences, [""; 0]);
+}
+
+/// A copy that the first form made is as good as it was, and is brought up to date where it is put.
+#[test]
+fn a_backup_of_the_first_form_is_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let [live, copy, back] = ["live", "copy", "back"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&live).unwrap();
+    std::fs::copy(with_records().join(FILE), live.join(FILE)).unwrap();
+    backup(&live, &copy, NOW).unwrap();
+    restore(&copy, &back, false, NOW, &|| Box::new(CountedIds::new(9))).unwrap();
+    assert_eq!(steps(&mut open(&back, 5).unwrap()), STEPS);
 }

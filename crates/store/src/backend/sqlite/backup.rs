@@ -180,7 +180,8 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
         return Err(Error::new(Code::BackupPath, text));
     };
     std::fs::create_dir_all(to).map_err(|fault| unusable(to, &fault))?;
-    let source = Sqlite::open_to_read(from)?;
+    // A copy of an old form is brought up to date where it is restored.
+    let (source, _) = Sqlite::open_in_any_form(from)?;
     source
         .connection
         .execute("VACUUM INTO ?", [name])
@@ -202,7 +203,7 @@ fn examine(folder: &Path, file: String) -> Result<Copied, Error> {
         let text = format!("{file} does not copy whole: {check}");
         return Err(Error::new(Code::StoreCorrupt, text));
     }
-    let mut store = Sqlite::open_to_read(folder)?;
+    let (mut store, _) = Sqlite::open_in_any_form(folder)?;
     let head = store.head()?;
     let walked = chain::walk(&mut *store.reader()?)?;
     if walked != (head.position, head.hash) {
