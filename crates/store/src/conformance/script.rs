@@ -374,7 +374,7 @@ impl Script {
                         output: Json::from_value(&serde_json::json!([self.below(2), 0.1])),
                     },
                 },
-                cost: (self.below(2) == 0).then(|| Cost {
+                cost: (self.below(2) == 0).then_some(Cost {
                     amount: Amount {
                         tokens: 7,
                         ..Amount::CALL
