@@ -152,7 +152,7 @@ fn varied(factory: &dyn Factory, batches: usize) -> Rows {
             .map(|(key, _)| kind(key))
             .collect::<BTreeSet<_>>()
             .len()
-            == 13
+            == 14
     };
     let seed = (0..500).find(has_all);
     eventful(factory, seed.expect("some seed makes all kinds"), batches)
