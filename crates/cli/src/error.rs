@@ -180,6 +180,7 @@ mod tests {
             "json.shape",
             "crew.yaml",
             "crew.plan",
+            "crew.chat",
             "crew.work",
             "crew.answer",
         ];
