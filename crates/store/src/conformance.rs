@@ -594,7 +594,7 @@ pub fn queries_filter_and_page(factory: &dyn Factory) {
             assert_eq!(reader.rows(&query).unwrap(), expected, "{query:?}");
         }
     }
-    assert_eq!(seen.len(), 13, "{seen:?}");
+    assert_eq!(seen.len(), 14, "{seen:?}");
 }
 
 /// Every kind of query with every kind of filter, continued from every row.

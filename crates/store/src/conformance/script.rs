@@ -11,7 +11,7 @@ use domain::command::{Claimant, Command, Outcome, Report, RunStart, Submission};
 use domain::demand::{Lack, Miss};
 use domain::error::Error;
 use domain::event::AttemptRef;
-use domain::graph::Graph;
+use domain::graph::{Graph, Step, StepKind, Template};
 use domain::id::{CountedIds, EntryId, Ids, MessageId, RunId, TaskId};
 use domain::json::Json;
 use domain::message::{NewMessage, To};
@@ -360,7 +360,15 @@ impl Script {
     }
 
     fn report(&mut self) -> Report {
-        match self.below(16) {
+        match self.below(17) {
+            16 => {
+                let more = Step {
+                    id: self.name(&["more", "most"]),
+                    needs: Vec::new(),
+                    kind: StepKind::Task(Template::new(Name::literal("work"))),
+                };
+                Report::Extended { steps: vec![more] }
+            }
             10.. => {
                 let (key, effect) = match self.below(3) {
                     0 => ("charge", EffectClass::AtMostOnce),
@@ -405,7 +413,7 @@ impl Script {
             4 => Report::Released {
                 reason: "later".into(),
                 checkpoint: Some(Json::from_value(&serde_json::json!({"at": self.below(9)}))),
-                after_ms: 0,
+                after_ms: self.below(2) * 300,
             },
             _ => Report::Completed {
                 output: Json::from_value(&serde_json::json!([self.below(9), 0.1, "é"])),
