@@ -12,6 +12,11 @@ pub const ERRORS: &[Explained] = &[
         "Read the task's receipts with `chargehand tasks show`; make the brief clearer.",
     ),
     (
+        "agent.nothing",
+        "No brief of a plan came to a result, and the plan may not be changed any more.",
+        "Read why with `chargehand tasks list --run`; then `chargehand runs retry`, or give the supervisor more `replans`.",
+    ),
+    (
         "agent.output",
         "An agent's answer did not have the wanted form, also after it was corrected.",
         "Make the schema simpler, or give the agent a stronger model.",
@@ -40,6 +45,11 @@ pub const ERRORS: &[Explained] = &[
         "delegate.failed",
         "A run that an assistant delegated to its crew failed, or was cancelled.",
         "Read the run that the message names with `chargehand runs show`.",
+    ),
+    (
+        "attempt.deferred",
+        "The worker handed the task back until its provider lets somebody in again.",
+        "Nothing: it goes on then, from where it was.",
     ),
     (
         "attempt.lost",
@@ -428,8 +438,8 @@ pub const ERRORS: &[Explained] = &[
     ),
     (
         "plan.invalid",
-        "The planner stopped at a bound before it had a plan that can be carried out.",
-        "Make the goal smaller, or give the planner a stronger model.",
+        "There is no plan that can be carried out: the planner stopped at a bound, or the plan that was given has a mistake.",
+        "Make the goal smaller, or give the planner a stronger model; correct a plan of your own where the message says.",
     ),
     (
         "plan.needs_options",

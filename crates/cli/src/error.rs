@@ -183,6 +183,8 @@ mod tests {
             "crew.chat",
             "crew.work",
             "crew.answer",
+            "crew.look",
+            "plan.json",
         ];
         let is_name =
             |literal: &&str| others.contains(literal) || domain::event::NAMES.contains(literal);

@@ -27,6 +27,7 @@ pub mod message;
 pub mod monitor;
 pub mod name;
 pub mod pool;
+mod priority;
 pub mod queue;
 pub mod record;
 pub mod retry;

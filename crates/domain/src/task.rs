@@ -23,6 +23,7 @@ use crate::id::{Ids, RunId, TaskId};
 use crate::json::Json;
 use crate::limits::*;
 use crate::name::Name;
+pub use crate::priority::Priority;
 use crate::queue::aged;
 use crate::record::{Finished, Record};
 use crate::retry::RetryPolicy;
@@ -35,61 +36,12 @@ use std::sync::Arc;
 
 /// Of an attempt that was handed back because nothing could be done yet.
 const DEFERRED: &str = "attempt.deferred";
+/// Of an attempt that was handed back at a safe point.
+const RELEASED: &str = "attempt.released";
 
-/// What comes first: higher. Five bands have names; any number between them is allowed.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(transparent)]
-pub struct Priority(pub i32);
-
-impl Priority {
-    /// When there is nothing else to do.
-    pub const BATCH: Self = Self(-20);
-    /// May wait.
-    pub const LOW: Self = Self(-10);
-    /// What you get when you say nothing.
-    pub const NORMAL: Self = Self(0);
-    /// Before the rest.
-    pub const HIGH: Self = Self(10);
-    /// May ask running work of lower bands to yield.
-    pub const CRITICAL: Self = Self(20);
-
-    const BANDS: [(&'static str, Self); 5] = [
-        ("batch", Self::BATCH),
-        ("low", Self::LOW),
-        ("normal", Self::NORMAL),
-        ("high", Self::HIGH),
-        ("critical", Self::CRITICAL),
-    ];
-
-    /// The band it lies in: the highest whose number it reaches.
-    pub fn band(self) -> &'static str {
-        Self::BANDS
-            .iter()
-            .rev()
-            .find(|(_, floor)| self >= *floor)
-            .map_or("batch", |(name, _)| name)
-    }
-
-    fn is_normal(&self) -> bool {
-        *self == Self::NORMAL
-    }
-}
-
-impl std::str::FromStr for Priority {
-    type Err = Error;
-    /// A band's name or a number.
-    fn from_str(text: &str) -> Result<Self, Error> {
-        if let Some((_, priority)) = Self::BANDS.iter().find(|(name, _)| *name == text) {
-            return Ok(*priority);
-        }
-        text.parse().map(Self).map_err(|_| {
-            Error::new(Code::OutOfRange, format!("“{text}” is not a priority"))
-                .hint("Use batch, low, normal, high, critical, or a whole number.")
-        })
-    }
+/// Whether an attempt that ended with this code was handed back by its own worker.
+pub fn is_handed_back(code: &str) -> bool {
+    [RELEASED, DEFERRED].contains(&code)
 }
 
 /// Which worker may take a task.
@@ -1192,7 +1144,7 @@ pub(crate) fn report(
                 payload("the checkpoint", checkpoint.bytes())
             });
             let later = (*after_ms > 0).then(|| now.plus_ms((*after_ms).min(BACKOFF_MS_MAX)));
-            let code = later.map_or("attempt.released", |_| DEFERRED);
+            let code = later.map_or(RELEASED, |_| DEFERRED);
             let failure = Failure::new(code, reason.clone()).bounded();
             // Without a checkpoint that is too large, yet released: it must not hang in its lease.
             let checkpoint = checkpoint.clone().filter(|_| kept.is_ok());
@@ -1463,7 +1415,7 @@ fn is_repeated(state: &State, task: &Task, lease: &AttemptRef, report: &Report) 
             *kept == failure.clone().bounded()
         }
         (Report::Released { .. }, AttemptState::Cancelled, Some(kept)) => {
-            kept.code == "attempt.released"
+            is_handed_back(&kept.code)
         }
         (Report::Recorded(new), ..) => crate::record::is_repeated(state, task, lease.attempt, new),
         _ => false,

@@ -95,7 +95,7 @@ impl Relay {
                     end,
                     failure,
                     ..
-                } if *end != AttemptEnd::Failed && failure.code != "attempt.released" => {
+                } if *end != AttemptEnd::Failed && !domain::task::is_handed_back(&failure.code) => {
                     let (task, attempt) = (lease.task, lease.attempt);
                     let reason = failure.message.clone();
                     hearts.signal(

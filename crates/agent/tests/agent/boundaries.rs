@@ -91,13 +91,31 @@ fn expected(seed: u64, agent: u64) -> String {
     text
 }
 
+/// Effects, by tool and number: the key of each time it was done.
+type Effects = BTreeMap<(String, u64), Vec<String>>;
+
 /// What is outside: it outlives every process.
 #[derive(Debug, Clone, Default)]
 struct Outside {
-    /// Effects: by tool and number, the key of each time it was done.
-    done: Arc<Mutex<BTreeMap<(String, u64), Vec<String>>>>,
+    /// What was done.
+    done: Arc<Mutex<Effects>>,
     /// Turns at which the provider has said once that it is asked too often.
     refused: Arc<Mutex<BTreeSet<(u64, u64)>>>,
+}
+
+impl Outside {
+    /// What a person finds who looks whether it happened under this key.
+    fn found(&self, key: &String) -> Finding {
+        let done = self.done.lock().unwrap();
+        match done.iter().find(|(_, keys)| keys.contains(key)) {
+            Some(((tool, number), _)) => Finding::Done {
+                output: json!({"output": outcome(tool, *number)}).into(),
+            },
+            None => Finding::Failed {
+                failure: Failure::new("looked.for", "it had not happened"),
+            },
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -399,17 +417,7 @@ async fn look_into(
             }
             *doubts += 1;
             let key = format!("{}.{}", task.task_id, record.key);
-            let done = outside.done.lock().unwrap();
-            let happened = done.iter().find(|(_, keys)| keys.contains(&key));
-            let finding = match happened {
-                Some(((tool, number), _)) => Finding::Done {
-                    output: json!({"output": outcome(tool, *number)}).into(),
-                },
-                None => Finding::Failed {
-                    failure: Failure::new("looked.for", "it had not happened"),
-                },
-            };
-            drop(done);
+            let finding = outside.found(&key);
             let resolved = engine.record_resolve(task.task_id, record.key.clone(), finding);
             resolved.await?;
         }
