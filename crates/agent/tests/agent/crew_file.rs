@@ -289,7 +289,7 @@ fn each_kind_of_mistake_is_refused() {
             clerk("instructions: a, instructions_file: b.md"),
             "crew.value",
         ),
-        (clerk("instructions: a, rounds: 201"), "crew.value"),
+        (clerk("instructions: a, rounds: 2001"), "crew.value"),
         (clerk("instructions: a, model: slow"), "crew.reference"),
         (
             clerk("instructions: a, tools: [files.read]"),
