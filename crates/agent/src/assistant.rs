@@ -12,7 +12,7 @@
 //!
 //! Not here: schedules, conversations among several people, and questions that a crew asks back.
 
-use crate::hands::Hands;
+use crate::hands::{Guard, Hands};
 use crate::mind::{
     Bounds, Brief, CALLS_DEFAULT, Came, Completeness, Envelope, Mind, ROUNDS_DEFAULT,
 };
@@ -346,6 +346,11 @@ impl Hands for AssistantHands {
             return Some((DELEGATE.into(), EffectClass::Keyed));
         }
         self.own.iter().find_map(|hands| hands.known(tool))
+    }
+
+    fn guard(&self, tool: &str) -> Guard {
+        let own = self.own.iter().find(|hands| hands.known(tool).is_some());
+        own.map(|hands| hands.guard(tool)).unwrap_or_default()
     }
 
     async fn call(

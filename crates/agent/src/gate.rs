@@ -199,7 +199,8 @@ impl State {
             lesson: now,
             answered: 0,
             second: (now, 0, 0),
-            latency: Duration::from_secs(1),
+            // Nobody is sent away for what is not known.
+            latency: Duration::from_millis(20),
             waiting: BTreeMap::new(),
             numbers: 0,
             served: None,

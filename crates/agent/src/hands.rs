@@ -18,6 +18,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
+/// What a call needs beside the grant: a person's yes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Guard {
+    /// For every call.
+    pub every: bool,
+    /// For a call that fills one of these arguments with what nobody vouches for.
+    pub sensitive: Vec<String>,
+}
+
 /// What a mind may do besides thinking: the tools that were granted to it, and no others.
 #[async_trait]
 pub trait Hands: Send + Sync + fmt::Debug {
@@ -27,6 +36,11 @@ pub trait Hands: Send + Sync + fmt::Debug {
     /// The tool's own name, for whom models know by another, and what doing it twice would mean; none
     /// when there is no such tool, or it is not granted.
     fn known(&self, tool: &str) -> Option<(String, EffectClass)>;
+
+    /// What a call of it needs beside the grant.
+    fn guard(&self, _tool: &str) -> Guard {
+        Guard::default()
+    }
 
     /// The names of those that are granted and cannot be called now.
     async fn unavailable(&self) -> BTreeSet<String> {
@@ -99,6 +113,8 @@ pub struct Granted {
     pub toolbox: Arc<Toolbox>,
     /// The names of those it may use.
     pub tools: BTreeSet<String>,
+    /// Of those, the ones whose every call waits for a person's yes.
+    pub approve: BTreeSet<String>,
 }
 
 impl Granted {
@@ -139,6 +155,18 @@ impl Hands for Granted {
         let mut specs = self.toolbox.specs(&self.tools).await;
         specs.extend(self.tools.iter().filter_map(|tool| board::spec(tool)));
         specs
+    }
+
+    fn guard(&self, tool: &str) -> Guard {
+        let name = match self.board(tool) {
+            Some((name, _)) => Some(name),
+            None => self.card(tool).map(|card| card.name.as_str()),
+        };
+        let sensitive = self.card(tool).map(|card| card.sensitive.clone());
+        Guard {
+            every: name.is_some_and(|name| self.approve.contains(name)),
+            sensitive: sensitive.unwrap_or_default(),
+        }
     }
 
     fn known(&self, tool: &str) -> Option<(String, EffectClass)> {

@@ -55,6 +55,10 @@ pub const REPAIRS_MAX: u32 = 2;
 const TOKEN_BYTES: u64 = 3;
 /// Tokens that an answer must be allowed at least, to be worth asking for.
 const ANSWER_TOKENS_MIN: u64 = 64;
+/// How long a task rests that waits for a person; an answer wakes it.
+const PERSON_PATIENCE: Duration = Duration::from_secs(3_600);
+/// Bytes of a call's arguments that a person is shown.
+const ASKED_BYTES_MAX: usize = 2_000;
 /// Before the attempt's own deadline: time to hand over what there is.
 const MARGIN: Duration = Duration::from_secs(1);
 
@@ -159,9 +163,9 @@ pub enum Came {
     To(Envelope),
     /// To a safe point, where more urgent work was waiting.
     Half,
-    /// To a question that its provider lets nobody ask yet.
+    /// To a question that its provider lets nobody ask yet, or to a call that waits for a person.
     Later {
-        /// When it may be asked, about.
+        /// When to look again, about.
         after: Duration,
         /// Why not now.
         reason: String,
@@ -328,6 +332,8 @@ impl Mind {
             brief,
             judge,
             until: Instant::now() + left,
+            vouched: self.vouched(&turns),
+            waits: None,
             turns,
             asking: Asking::default(),
             spend: Spend::default(),
@@ -338,9 +344,12 @@ impl Mind {
     }
 }
 
+/// How a brief begins.
+const OBJECTIVE: &str = "# Objective";
+
 /// The brief, in the words a model is told it in.
 fn told(brief: &Brief) -> String {
-    let mut text = format!("# Objective\n{}\n", brief.objective.trim());
+    let mut text = format!("{OBJECTIVE}\n{}\n", brief.objective.trim());
     if !brief.acceptance.is_empty() {
         text.push_str("\n# The result is accepted if\n");
         for check in &brief.acceptance {
@@ -422,6 +431,16 @@ impl Asking {
     }
 }
 
+/// What people say of a call.
+enum Approval {
+    /// It may be made.
+    Yes,
+    /// It may not, and why.
+    No(String),
+    /// Nobody has said; what they are asked.
+    Asked(String),
+}
+
 /// One task under way.
 struct Working<'a> {
     mind: &'a Mind,
@@ -433,6 +452,10 @@ struct Working<'a> {
     asking: Asking,
     spend: Spend,
     evidence: Vec<Evidence>,
+    /// Text that people wrote for this mind: what stands in it may fill a sensitive argument.
+    vouched: String,
+    /// For a person, and for what.
+    waits: Option<String>,
     /// Calls, and how often each came to the same.
     seen: BTreeMap<String, (String, u32)>,
 }
@@ -480,7 +503,12 @@ impl Working<'_> {
                 Stop::Done | Stop::Calls | Stop::Length => {}
             }
             if !answer.calls.is_empty() {
-                if let Some(stuck) = self.make_calls(&answer.calls).await? {
+                let stuck = self.make_calls(&answer.calls).await?;
+                if let Some(reason) = self.waits.take() {
+                    let after = PERSON_PATIENCE;
+                    return Ok(Came::Later { after, reason });
+                }
+                if let Some(stuck) = stuck {
                     return self.wrap_up(stuck).await;
                 }
                 continue;
@@ -657,6 +685,9 @@ impl Working<'_> {
                     called => called?,
                 }
             };
+            if self.waits.is_some() {
+                return Ok(None);
+            }
             let (text, failed) = match called {
                 Called::Output(Value::String(text)) => (text, false),
                 Called::Output(value) => (value.to_string(), false),
@@ -686,6 +717,41 @@ impl Working<'_> {
         Ok(stuck)
     }
 
+    /// Whether a call may be made as far as people have a say in it. One that may not yet has a step
+    /// of its own, which is in doubt until somebody says yes or no.
+    async fn approved(&self, call: &Call, name: &str, digest: &[u8]) -> Result<Approval, Failure> {
+        let guard = self.mind.hands.guard(&call.tool);
+        let filled = |argument: &&String| match call.arguments.get(argument.as_str()) {
+            None | Some(Value::Null) => false,
+            Some(Value::String(text)) => !stands_in(&self.vouched, text.trim()),
+            Some(value) => !stands_in(&self.vouched, &value.to_string()),
+        };
+        let unvouched = guard.sensitive.iter().find(filled);
+        if !guard.every && unvouched.is_none() {
+            return Ok(Approval::Yes);
+        }
+        let why = match unvouched {
+            Some(argument) => format!(" (nobody vouches for `{argument}`)"),
+            None => String::new(),
+        };
+        let mut arguments = call.arguments.to_string();
+        arguments.truncate(arguments.floor_char_boundary(ASKED_BYTES_MAX));
+        let reason = format!("waits for a person's yes to {name} {arguments}{why}");
+        let key = key("approval", self.spend.calls, digest);
+        let asks = || async { Err(Failure::in_doubt("nobody has said yes or no")) };
+        match self.task.step(&key, EffectClass::AtMostOnce, asks).await {
+            Ok(said) if said["approved"] == true => Ok(Approval::Yes),
+            Ok(said) => {
+                let why = said["reason"].as_str().unwrap_or("without a reason");
+                Ok(Approval::No(why.to_owned()))
+            }
+            Err(failure) if failure.code == Code::RecordInDoubt.as_str() => {
+                Ok(Approval::Asked(reason))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// One call, from its receipt if there is one.
     async fn call(&mut self, call: &Call) -> Result<Called, Failure> {
         let Some((name, effect)) = self.mind.hands.known(&call.tool) else {
@@ -698,6 +764,16 @@ impl Working<'_> {
         self.spend.calls += 1;
         let asked = json!([call.tool, call.arguments]);
         let digest = Sha256::digest(asked.to_string());
+        match self.approved(call, &name, &digest[..8]).await? {
+            Approval::Yes => {}
+            Approval::No(why) => {
+                return Ok(Called::Failed(format!("not made: a person said no: {why}")));
+            }
+            Approval::Asked(reason) => {
+                self.waits = Some(reason);
+                return Ok(Called::Failed("it waits for a person's yes".into()));
+            }
+        }
         let key = key("call", self.spend.calls, &digest[..8]);
         let idempotency_key = format!("{}.{key}", self.task.idempotency_key());
         let hands = Arc::clone(&self.mind.hands);
@@ -762,6 +838,21 @@ impl Working<'_> {
 }
 
 impl Mind {
+    /// What people wrote for it: its instructions and, in a conversation, what was said to it. A brief
+    /// is none of it: planners write briefs, from what they have read.
+    fn vouched(&self, turns: &[Turn]) -> String {
+        let mut vouched = self.instructions.clone();
+        let said = turns.iter().filter_map(|turn| match turn {
+            Turn::User { text } if !text.starts_with(OBJECTIVE) => Some(text),
+            _ => None,
+        });
+        for text in said {
+            vouched.push('\n');
+            vouched.push_str(text);
+        }
+        vouched
+    }
+
     /// The most that an answer may cost: as its dearest model would ask.
     fn most(&self, input: u64, output: u64) -> Amount {
         let usage = Usage {
@@ -792,6 +883,16 @@ impl Mind {
         });
         tokens.min(money)
     }
+}
+
+/// Whether a value stands in a text, as a whole word or several.
+fn stands_in(text: &str, value: &str) -> bool {
+    let bounded = |side: Option<char>| !side.is_some_and(char::is_alphanumeric);
+    !value.is_empty()
+        && text.match_indices(value).any(|(at, found)| {
+            bounded(text[..at].chars().next_back())
+                && bounded(text[at + found.len()..].chars().next())
+        })
 }
 
 /// What the task's run may spend and has spent; nothing when it is no run's.

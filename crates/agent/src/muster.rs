@@ -141,6 +141,7 @@ fn mind(crew: &Crew, agent: &Agent, seats: &BTreeMap<&str, Seat>, toolbox: &Arc<
         hands: Arc::new(Granted {
             toolbox: Arc::clone(toolbox),
             tools: agent.tools.clone(),
+            approve: crew.approve.clone(),
         }),
         bounds: Bounds {
             rounds: agent.rounds,

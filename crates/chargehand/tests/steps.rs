@@ -239,7 +239,10 @@ async fn two_at_the_same_step_at_once_do_it_once() {
             let pay = || task.step("pay", EffectClass::AtMostOnce, pays);
             let (one, other) = tokio::join!(pay(), pay());
             let refused = one.as_ref().err().or(other.as_ref().err());
-            assert_eq!(refused.unwrap().code, Code::RecordState.as_str());
+            // One that comes while the other is at it is refused; one that comes after it, reads it.
+            if let Some(refused) = refused {
+                assert_eq!(refused.code, Code::RecordState.as_str());
+            }
             ended(one.or(other))
         }
     })

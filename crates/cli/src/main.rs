@@ -4,6 +4,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
+mod approvals;
 mod backup;
 mod bench;
 mod chat;
@@ -104,6 +105,12 @@ enum Command {
         after_help = "Examples:\n  chargehand tenants create acme\n  chargehand tenants list"
     )]
     Tenants(keys::TenantArgs),
+    /// List calls of tools that wait for a person, and say yes or no.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chargehand approvals list\n  chargehand approvals yes task_01k5z3v9wfe4rvq0t2m6n80000"
+    )]
+    Approvals(approvals::Args),
     /// Read and write the blackboard.
     #[command(
         subcommand,
@@ -227,6 +234,7 @@ fn dispatch(cli: Cli, store_said: bool) -> Result<ExitCode, CliError> {
             Command::Workers(args) => workers::run(args, &target, output).await,
             Command::Keys(args) => keys::run(args, &target, output).await,
             Command::Tenants(args) => keys::tenants(args, &target, output).await,
+            Command::Approvals(args) => approvals::run(args, &target, output).await,
             Command::Memory(args) => memory::run(args, &target, output).await,
             Command::Tools(args) => tools::run(args, &target, output).await,
             Command::Status => status::run(&target, output).await,

@@ -12,7 +12,7 @@ use domain::name::Name;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use protocol::ApiRead;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ const REDRAW: Duration = Duration::from_millis(100);
 /// Where a task's input comes from, for the line of its worker.
 type Labels = HashMap<TaskId, String>;
 
-/// Shows what happens in these runs until it is dropped.
+/// Shows what happens in these runs until they have ended.
 pub(crate) async fn follow(
     api: Arc<dyn ApiRead>,
     runs: Vec<RunId>,
@@ -44,6 +44,7 @@ pub(crate) async fn follow(
         View::plain(total)
     };
     let mut position = after;
+    let mut open: BTreeSet<RunId> = runs.iter().copied().collect();
     let runs_heard = if live { &runs[..] } else { &[] };
     let _listening = view.spoken.listen(&api, runs_heard);
     loop {
@@ -61,8 +62,18 @@ pub(crate) async fn follow(
             if recorded.event.run().is_none_or(|run| runs.contains(&run)) {
                 view.show(&recorded.event);
             }
+            match &recorded.event {
+                Event::RunCompleted { run, .. }
+                | Event::RunFailed { run, .. }
+                | Event::RunCancelled { run, .. } => drop(open.remove(run)),
+                Event::RunReopened { run } if runs.contains(run) => drop(open.insert(*run)),
+                _ => {}
+            }
         }
         view.tick();
+        if open.is_empty() {
+            return;
+        }
         if events.is_empty()
             && let Err(error) = view.wait(&*api, position).await
             && !is_away(&*api, &error)
@@ -183,7 +194,11 @@ impl View {
                 ..
             } => {
                 if failure.code == "attempt.deferred" {
-                    // It waits for its provider: no news to whoever waits for the run.
+                    // That it waits for its provider is no news to whoever waits for the run.
+                    if failure.message.starts_with("waits for a person") {
+                        let (task, message) = (lease.task, cut(&failure.message, 400));
+                        self.note(&format!("{task} {message}"));
+                    }
                     self.line(&lease.worker, None, 0);
                     return;
                 }

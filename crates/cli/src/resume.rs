@@ -24,6 +24,7 @@ use protocol::ApiRead;
 use protocol::api::RunQuery;
 use protocol::v1::{RunView, Statistics};
 use serde_json::{Value, json};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,6 +210,9 @@ pub(crate) async fn interrupted(
     Ok(ExitCode::from(130))
 }
 
+/// How long the display may take to show the end of what has ended.
+const LAST_LOOK: Duration = Duration::from_secs(2);
+
 /// Shows what happens until these runs have ended; nothing when the user interrupts.
 pub(crate) async fn to_the_end(
     engine: &Site,
@@ -232,17 +236,22 @@ pub(crate) async fn to_the_end(
         }
         Ok::<_, CliError>(views)
     };
-    tokio::select! {
-        ended = all_ended => ended.map(Some),
-        () = shown(progress) => Ok(None),
-        () = told.interrupt.heard() => Ok(None),
+    let (mut progress, mut all_ended) = (pin!(progress), pin!(all_ended));
+    let mut shown = false;
+    loop {
+        tokio::select! {
+            ended = &mut all_ended => {
+                if !shown {
+                    // What has happened is shown to its end, unless nobody can look any more.
+                    let _ = tokio::time::timeout(LAST_LOOK, &mut progress).await;
+                }
+                return ended.map(Some);
+            }
+            // It has shown all there is, or nobody looks: work goes on without it.
+            () = &mut progress, if !shown => shown = true,
+            () = told.interrupt.heard() => return Ok(None),
+        }
     }
-}
-
-/// Progress ends only when nobody looks any more: work goes on without it.
-async fn shown(progress: impl Future<Output = ()>) {
-    progress.await;
-    std::future::pending::<()>().await;
 }
 
 /// The run as one JSON document.

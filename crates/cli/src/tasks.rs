@@ -179,6 +179,7 @@ fn parse_status(text: &str) -> Result<TaskStatus, CliError> {
 fn waits(reason: &Waits) -> String {
     match reason {
         Waits::Ready => "ready: it is next in line for a free worker".into(),
+        Waits::AwaitingHuman { why, .. } => why.clone(),
         Waits::RateLimited { until, why } => {
             format!("rate limited until {}: {why}", instant(*until))
         }

@@ -25,7 +25,7 @@ use crate::limits::*;
 use crate::name::Name;
 pub use crate::priority::Priority;
 use crate::queue::aged;
-use crate::record::{Finished, Record};
+use crate::record::{Finished, Record, RecordState};
 use crate::retry::RetryPolicy;
 use crate::state::{Quotas, State};
 use crate::time::Time;
@@ -464,6 +464,13 @@ pub enum Waits {
         /// What its worker said.
         why: String,
     },
+    /// For a person's yes, or to find out what became of a step.
+    AwaitingHuman {
+        /// Which step.
+        step: Name,
+        /// What its worker said.
+        why: String,
+    },
     /// For other tasks.
     BlockedBy {
         /// Which have not completed.
@@ -688,6 +695,13 @@ impl Task {
                 key, finding, dues, ..
             } => {
                 self.resolved(key, finding, at);
+                // What it waited for may have been this.
+                let deferred = self.ended.last().and_then(|last| last.failure.as_ref());
+                if let TaskState::Pending { not_before, .. } = &mut self.state
+                    && deferred.is_some_and(|failure| failure.code == DEFERRED)
+                {
+                    *not_before = None;
+                }
                 self.account.fold(&dues.unwrap_or_default());
             }
             Event::TaskYieldAsked { .. } => {
@@ -859,7 +873,15 @@ impl Task {
             && *until > now
         {
             let last = self.ended.last().and_then(|last| last.failure.as_ref());
+            let asks = self
+                .records
+                .iter()
+                .find(|known| known.state == RecordState::InDoubt);
             return Some(match last.filter(|failure| failure.code == DEFERRED) {
+                Some(failure) if let Some(asks) = asks => Waits::AwaitingHuman {
+                    step: asks.key.clone(),
+                    why: failure.message.clone(),
+                },
                 Some(failure) => Waits::RateLimited {
                     until: *until,
                     why: failure.message.clone(),

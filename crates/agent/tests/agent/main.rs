@@ -1,6 +1,7 @@
 //! The crate from outside, in one binary: real files, real text, real programs.
 
 mod api_tools;
+mod approval;
 mod assistant;
 mod boundaries;
 mod budget;

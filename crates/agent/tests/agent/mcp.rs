@@ -40,7 +40,11 @@ impl Bench {
         let crew = load(folder.path(), mcp, grants).unwrap();
         let toolbox = Arc::new(Toolbox::of_crew(&crew, []).unwrap());
         let tools: BTreeSet<String> = grants.iter().map(|name| (*name).to_owned()).collect();
-        let hands = Granted { toolbox, tools };
+        let hands = Granted {
+            toolbox,
+            tools,
+            approve: Default::default(),
+        };
         Self {
             folder,
             crew,

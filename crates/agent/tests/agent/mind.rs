@@ -778,6 +778,7 @@ async fn what_one_agent_writes_on_the_board_another_of_its_run_finds() {
     let hands = Granted {
         toolbox: Arc::new(Toolbox::new([]).unwrap()),
         tools: ["board.write", "board.search"].map(str::to_owned).into(),
+        approve: Default::default(),
     };
     let ended = done_by(mind(&[&told], Arc::new(hands)), brief("Which colour?")).await;
     let done = envelope(&ended);
@@ -794,6 +795,7 @@ async fn what_one_agent_writes_on_the_board_another_of_its_run_finds() {
     let other = Granted {
         toolbox: Arc::new(Toolbox::new([]).unwrap()),
         tools: ["board.search".to_owned()].into(),
+        approve: Default::default(),
     };
     assert_eq!(other.known("board_write"), None);
     assert_eq!(other.specs().await.len(), 1);

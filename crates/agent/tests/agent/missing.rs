@@ -42,6 +42,7 @@ fn granted(toolbox: &Arc<Toolbox>) -> Arc<Granted> {
     Arc::new(Granted {
         toolbox: Arc::clone(toolbox),
         tools: ["shop.lookup".to_owned()].into(),
+        approve: Default::default(),
     })
 }
 

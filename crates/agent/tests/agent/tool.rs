@@ -131,6 +131,7 @@ async fn a_mind_has_the_tools_that_it_was_granted_and_no_others() {
     let hands = Granted {
         toolbox: Arc::new(toolbox(all)),
         tools: granted(&["shop.lookup", "shop.refund", "shop.away"]),
+        approve: Default::default(),
     };
     let specs = hands.specs().await;
     let told: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();

@@ -389,6 +389,7 @@ fn body_of(operation: &str, parts: &Parts) -> Option<Value> {
         }
         "task_say" => json!({"task_id": parts.get("task"), "attempt": 1,
             "pieces": [{"agent": "a", "said": {"kind": "note", "text": "t"}}]}),
+        "tool_missed" => json!({"tool": "web.search", "lack": "unknown", "by": "a"}),
         "message_settle" => json!({"agent": "b"}),
         "key_create" => json!({"label": "new", "scopes": ["reader"]}),
         "tenant_create" => json!({"tenant": "new"}),
