@@ -2034,6 +2034,12 @@ export type Waits = {
   /** What its worker said. */
   why: string;
 } | {
+  reason: "awaiting_human";
+  /** Which step. */
+  step: Name;
+  /** What its worker said. */
+  why: string;
+} | {
   reason: "blocked_by";
   /** Which have not completed. */
   tasks: TaskId[];

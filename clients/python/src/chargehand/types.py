@@ -3762,6 +3762,18 @@ class WaitsRateLimited(TypedDict):
     """What its worker said."""
 
 
+class WaitsAwaitingHuman(TypedDict):
+    """For a person's yes, or to find out what became of a step."""
+
+    reason: Literal["awaiting_human"]
+
+    step: Name
+    """Which step."""
+
+    why: str
+    """What its worker said."""
+
+
 class WaitsBlockedBy(TypedDict):
     """For other tasks."""
 
@@ -3802,6 +3814,7 @@ Waits = Union[
     "WaitsReady",
     "WaitsNotDue",
     "WaitsRateLimited",
+    "WaitsAwaitingHuman",
     "WaitsBlockedBy",
     "WaitsNoCapableWorker",
     "WaitsAtCapacity",
