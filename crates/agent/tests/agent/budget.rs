@@ -1,6 +1,6 @@
 //! Budgets of whole crews: what is counted, who is stopped, and what is kept.
 
-use crate::mind::{PATIENCE, World, brief, calls, mind, model, says};
+use crate::mind::{PATIENCE, World, brief, calls, mind, model, one_life, says};
 use crate::planning::{answered, begin_within, ended, leads, minds, start, sum, tasks};
 use agent::hands::NoHands;
 use agent::mind::{Completeness, Envelope, Mind};
@@ -321,4 +321,63 @@ async fn who_waits_for_a_provider_gives_its_worker_back_and_nothing_is_lost() {
     }
     refills.abort();
     worker.stop().await.unwrap();
+}
+
+/// The process dies at any moment, again and again: what was lost with it counts, and nothing is spent
+/// beyond the cap.
+#[test]
+fn no_crash_spends_beyond_the_cap() {
+    let budget = Budget {
+        tokens: Some(20_000),
+        calls: Some(14),
+        ..Budget::default()
+    };
+    for first in (1..40).step_by(3) {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::Folder(folder.path().join("store"));
+        let world = World::default();
+        let (planner, worker) = (model(&world, leads), model(&world, endless));
+        let minds = minds(&planner, &worker);
+        let mut run = None;
+        let mut deaths = 0;
+        loop {
+            // Three deaths, a few moments apart; the fourth life goes on to the end.
+            let next = world.moments.lock().unwrap().0 + if deaths == 0 { first } else { 4 };
+            world.moments.lock().unwrap().1 = (deaths < 3).then_some(next);
+            let over = one_life(async || {
+                let engine = Arc::new(Engine::open(&place).unwrap());
+                let id = match run {
+                    Some(id) => id,
+                    None => *run.insert(begin_within(&engine, budget).await),
+                };
+                // What the process before left behind adds up, too.
+                let account = engine.run_get(id).await.unwrap().account.unwrap();
+                assert_eq!(
+                    account.ledger,
+                    sum(&tasks(&engine, id).await),
+                    "{first}, {deaths}"
+                );
+                let worker = start(&engine, &minds).await;
+                tokio::select! {
+                    view = ended(&engine, id) => {
+                        worker.stop().await.unwrap();
+                        Some((view, tasks(&engine, id).await))
+                    }
+                    () = world.stopped.notified() => None,
+                }
+            });
+            let Some((view, tasks)) = over else {
+                deaths += 1;
+                continue;
+            };
+            let account = view.account.unwrap();
+            let used = account.ledger.used();
+            assert!(
+                used.tokens <= 20_000 && used.calls <= 14,
+                "{first}: {account:?}"
+            );
+            assert_eq!(account.ledger, sum(&tasks), "{first}");
+            break;
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! `run --crew`: agents of a crew file at work, killed, resumed, and refused.
 
-use crate::world::{World, finish, until};
+use crate::world::{World, finish, signal, until};
 use serde_json::{Value, json};
 
 /// A crew whose clerk notes each letter with a program that appends to a file. The transcript answers.
@@ -229,4 +229,57 @@ fn what_an_mcp_server_started_is_gone_when_the_run_is_over() {
         alive.count()
     };
     until("the server and its child are gone", || left() == 0);
+}
+
+/// A call that needs a yes waits, also while nobody works; it is listed, answered, and made once.
+#[test]
+fn a_call_that_needs_a_yes_is_listed_and_answered() {
+    let world = World::new();
+    desk(&world, 0, "keyed");
+    let text = world.read("crew.yaml") + "policies: {approve: [letters.note]}\n";
+    world.file("crew.yaml", text);
+    let mut child = world.start(&["run", "Note the letters", "--crew", "crew.yaml"]);
+    let waiting = || {
+        let listed = world
+            .run(&["approvals", "list", "--output", "json"])
+            .ended(0)
+            .document();
+        let items = listed["items"].as_array().unwrap();
+        items
+            .iter()
+            .map(|task| task["task_id"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    until("six calls wait", || {
+        world.path(".chargehand").exists() && waiting().len() == 6
+    });
+    assert!(noted(&world).is_empty());
+    signal(&child, rustix::process::Signal::INT);
+    child.wait().unwrap();
+    let tasks = waiting();
+    let listed = world.run(&["approvals", "list"]).ended(0);
+    assert!(
+        listed
+            .out
+            .contains("waits for a person's yes to letters.note {\"letter\":1}"),
+        "{}",
+        listed.out
+    );
+    world
+        .run(&["approvals", "no", &tasks[0], "--reason", "not this one"])
+        .ended(0);
+    for task in &tasks[1..] {
+        world.run(&["approvals", "yes", task]).ended(0);
+    }
+    assert_eq!(
+        world.run(&["approvals", "list"]).ended(0).out.trim(),
+        "Nothing waits for a person."
+    );
+    world
+        .run(&["approvals", "yes", &tasks[0]])
+        .refused(2, "task.state");
+    let done = world.json(&["resume"]);
+    // What a person refused is not done, and its brief says so instead of resting on it.
+    assert_eq!(noted(&world).len(), 5, "{done}");
+    world.is_sound();
 }
