@@ -605,7 +605,14 @@ impl Working<'_> {
         let seats = &self.mind.seats;
         let seat = seats.iter().find(open).or(seats.first())?;
         let after = seat.gate.room().err()?;
-        let reason = format!("{} lets nobody in yet", seat.name);
+        let reason = match seat.gate.standing().circuit {
+            Circuit::Closed => format!("{} lets nobody in yet", seat.name),
+            circuit => format!(
+                "{} failed too often and is left alone for now (circuit {})",
+                seat.name,
+                circuit.as_str()
+            ),
+        };
         Some(Came::Later { after, reason })
     }
 

@@ -30,7 +30,7 @@ mod serving;
 pub use children::child;
 pub use network::SERVER_NAMES;
 pub use report::Report;
-pub use scenarios::NAMES;
+pub use scenarios::{GROUP_NAMES, NAMES};
 
 use domain::error::{Code, Error};
 use figure::{Meaning, Sample};

@@ -40,6 +40,8 @@ pub const NAMES: [&str; 12] = [
 ];
 /// Scenarios that are asked for by one name.
 const GROUPS: [(&str, &[&str]); 1] = [("agent", &["agents_1", "agents_16", "agents_64"])];
+/// Names that stand for several scenarios.
+pub const GROUP_NAMES: [&str; 1] = [GROUPS[0].0];
 /// The second figure of the scenario `memory`.
 const IDLE: &str = "memory_idle";
 

@@ -2,7 +2,7 @@
 
 use crate::error::CliError;
 use crate::output::{Output, print, print_json, say};
-use bench::{NAMES, Options, ROUNDS_DEFAULT, SERVER_NAMES};
+use bench::{GROUP_NAMES, NAMES, Options, ROUNDS_DEFAULT, SERVER_NAMES};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 #[command(after_help = "Examples:
   chargehand bench
   chargehand bench fan_out_100k ack --rounds 5
+  chargehand bench agent
   chargehand bench --server
   chargehand bench --server http_submit http_single_op
   chargehand bench --quick --output json
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 The server is compared with a PostgreSQL of its own when Debian's package is installed.")]
 pub(crate) struct Args {
     /// Which scenarios; none named means all.
-    #[arg(value_name = "SCENARIO", value_parser = clap::builder::PossibleValuesParser::new(NAMES.into_iter().chain(SERVER_NAMES)))]
+    #[arg(value_name = "SCENARIO", value_parser = clap::builder::PossibleValuesParser::new(NAMES.into_iter().chain(GROUP_NAMES).chain(SERVER_NAMES)))]
     scenarios: Vec<String>,
     /// Measure the server over HTTP, instead of the engine in this process.
     // In the place of the flag that every other command has, and of its type: the bench starts

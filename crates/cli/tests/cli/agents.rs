@@ -238,6 +238,13 @@ fn a_call_that_needs_a_yes_is_listed_and_answered() {
     desk(&world, 0, "keyed");
     let text = world.read("crew.yaml") + "policies: {approve: [letters.note]}\n";
     world.file("crew.yaml", text);
+    let refused = json!({"text": "Not noted."});
+    let said_no = json!({"when": {"system_contains": "You note", "last_contains": "said no"}, "answer": refused});
+    let asked_again = json!({"when": {"system_contains": "You note", "last_contains": "no receipt"}, "answer": refused});
+    let mut answers: Value = serde_json::from_str(&world.read("answers.json")).unwrap();
+    let rules = answers["rules"].as_array_mut().unwrap();
+    rules.splice(0..0, [said_no, asked_again]);
+    world.file("answers.json", answers.to_string().replace(" [6]", ""));
     let mut child = world.start(&["run", "Note the letters", "--crew", "crew.yaml"]);
     let waiting = || {
         let listed = world
@@ -279,7 +286,10 @@ fn a_call_that_needs_a_yes_is_listed_and_answered() {
         .run(&["approvals", "yes", &tasks[0]])
         .refused(2, "task.state");
     let done = world.json(&["resume"]);
-    // What a person refused is not done, and its brief says so instead of resting on it.
+    // What a person refused is not done, and the answer says that it is missing.
     assert_eq!(noted(&world).len(), 5, "{done}");
+    assert_eq!(done["final_result"]["status"], "partial", "{done}");
+    let missing = &done["final_result"]["missing"][0]["objective"];
+    assert_eq!(missing, "Note letter 1.");
     world.is_sound();
 }
