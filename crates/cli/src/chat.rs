@@ -130,10 +130,7 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
             because: format!("a conversation with the crew “{}”", crew.name),
             workers: args.workers,
             worker_command: None,
-            crew_file: Some(PinnedCrew {
-                path: file,
-                digest: crew.digest.clone(),
-            }),
+            crew_file: Some(PinnedCrew::of(file, &crew)),
             tag: match kept.and_then(|kept| kept.tag) {
                 Some(tag) => Some(tag),
                 None => target.is_shared().then(crew::fresh_tag),

@@ -16,7 +16,7 @@ use domain::name::Name;
 use domain::pool::Member;
 use protocol::v1::RunView;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,11 +54,33 @@ pub(crate) struct CrewPlan {
 pub(crate) struct PinnedCrew {
     /// Where it is.
     pub(crate) path: PathBuf,
-    /// What it said.
+    /// What it said, with every prompt, model, tool and program's file.
     pub(crate) digest: String,
+    /// The agents' versions, for people; the digest is what counts.
+    #[serde(default)]
+    pub(crate) agents: BTreeMap<String, u32>,
+    /// The models that it asks, for people.
+    #[serde(default)]
+    pub(crate) models: BTreeMap<String, String>,
 }
 
 impl PinnedCrew {
+    /// This crew, from this file.
+    pub(crate) fn of(path: PathBuf, crew: &agent::crew::Crew) -> Self {
+        let agents = crew.agents.iter();
+        let models = crew.models.iter();
+        Self {
+            path,
+            digest: crew.digest.clone(),
+            agents: agents
+                .map(|(name, agent)| (name.clone(), agent.version))
+                .collect(),
+            models: models
+                .map(|(name, model)| (name.clone(), model.model.to_string()))
+                .collect(),
+        }
+    }
+
     /// The crew, if its file still says the same.
     pub(crate) fn load(&self) -> Result<agent::crew::Crew, CliError> {
         let path = self.path.display();

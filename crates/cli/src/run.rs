@@ -153,10 +153,7 @@ async fn run_crew(
         because: format!("the crew “{}”", crew.name),
         workers: args.workers,
         worker_command: None,
-        crew_file: Some(PinnedCrew {
-            path,
-            digest: crew.digest.clone(),
-        }),
+        crew_file: Some(PinnedCrew::of(path, crew)),
         tag: target.is_shared().then(crew::fresh_tag),
         assistant: false,
     };

@@ -71,6 +71,10 @@ fn a_killed_crew_is_resumed_and_notes_each_letter_under_one_key() {
         "Six letters are noted [1] [6]."
     );
     assert_eq!(done["final_result"]["status"], "done");
+    // Who did it, in which version, with which model.
+    let pinned = &done["plan"]["metadata"]["crew"]["crew_file"];
+    assert_eq!(pinned["agents"], json!({"clerk": 1}));
+    assert_eq!(pinned["models"], json!({"m": "scripted/answers.json"}));
     assert_eq!(noted(&world), all());
     world.is_sound();
 }
