@@ -129,7 +129,7 @@ impl LookHandler {
                  change the plan {left} more times. Goal: {goal}"
             ),
             inputs: json!({
-                "agents": minds.agents(),
+                "agents": minds.agents_now(task).await,
                 "inputs": numbered(&given.inputs),
                 "briefs": far(ledger, results),
             }),

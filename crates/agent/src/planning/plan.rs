@@ -261,14 +261,9 @@ fn plan_schema() -> Value {
 }
 
 impl Minds {
-    /// The agents, as the planner is told of them.
-    pub(super) fn agents(&self) -> Vec<Value> {
-        let told = |(name, member): (&String, &super::Member)| json!({"agent": name, "give it": member.description, "tools": member.tools});
-        self.members.iter().map(told).collect()
-    }
-
-    /// The same, as they are now: without the tools that cannot be called, each of which is noted.
-    async fn agents_now(&self, task: &Context) -> Vec<Value> {
+    /// The agents, as the planner is told of them now: without the tools that cannot be called, each of
+    /// which is noted.
+    pub(super) async fn agents_now(&self, task: &Context) -> Vec<Value> {
         let mut agents = Vec::new();
         for (name, member) in &self.members {
             let lacking = member.mind.hands.unavailable().await;
