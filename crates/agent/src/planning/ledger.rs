@@ -365,6 +365,7 @@ mod tests {
         );
     }
 
+    // S0-186: the supervisor is tested.
     #[test]
     fn a_change_says_what_came_and_went_and_why() {
         let mut ledger = Ledger::new(vec![brief("a", &[]), brief("b", &["a"])]);

@@ -106,7 +106,8 @@ fn names(ask: &Ask) -> BTreeSet<&str> {
     ask.tools.iter().map(|tool| tool.name.as_str()).collect()
 }
 
-// S2-01: it has all tools and a crew to delegate to. S2-20: nobody else can delegate.
+// S2-01: it has all tools and a crew to delegate to. S2-20: nobody else can delegate. S2-03: who works has
+// its granted tools alone. S2-23: who talks, who plans and who works are told apart in what is heard.
 #[tokio::test]
 async fn who_talks_may_delegate_and_who_works_may_not() {
     let world = World::default();

@@ -146,6 +146,7 @@ policies: {approve: [shop.lookup]}
     assert!(crew.approve.contains("shop.lookup"));
 }
 
+// S2-24: no tools unless they are granted. S0-78: tools have 30 s unless they say otherwise.
 #[test]
 fn what_is_left_out_has_a_default() {
     let crew = Folder::new().load(SMALL).unwrap();
@@ -165,6 +166,9 @@ fn what_is_left_out_has_a_default() {
         .load(with("tools:\n  # none yet\nbudget:\npolicies:"))
         .unwrap();
     assert_eq!(crew.budget, Budget::default());
+    let tool = "tools: {t: {command: ls, description: d, input: {type: object}}}";
+    let crew = Folder::new().load(with(tool)).unwrap();
+    assert_eq!(crew.tools["t"].timeout, Duration::from_secs(30));
 }
 
 #[test]

@@ -229,6 +229,7 @@ fn charging(ask: &Ask) -> Result<Answer, ModelError> {
     })
 }
 
+// S2-68, S3-23, S3-24: an agent's loop: turns, calls of tools, what came of them, an answer.
 #[tokio::test]
 async fn a_mind_calls_its_tools_and_answers_with_receipts() {
     let world = World::default();
@@ -330,6 +331,7 @@ fn dies_at(moment: u32, effect: EffectClass) -> (World, usize, TaskView) {
 /// Every moment there is: before and after each of three turns and three calls.
 const MOMENTS: u32 = 12;
 
+// S0-59: what a tool did can be seen outside, once under its key.
 #[test]
 fn a_crash_at_any_moment_costs_nothing_that_has_a_receipt() {
     for moment in 1..=MOMENTS {
@@ -759,6 +761,7 @@ async fn the_next_model_answers_where_the_first_cannot() {
     );
 }
 
+// S0-11: what the second call found is what the task comes to.
 #[tokio::test]
 async fn what_one_agent_writes_on_the_board_another_of_its_run_finds() {
     let world = World::default();

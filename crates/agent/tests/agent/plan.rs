@@ -27,6 +27,7 @@ fn refuses(goal: &str, code: &str) {
     }
 }
 
+// S0-41: another goal, another plan.
 #[test]
 fn the_goals_words_name_the_skill() {
     for (goal, skill, because) in [

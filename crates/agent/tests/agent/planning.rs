@@ -157,6 +157,9 @@ pub(crate) fn answered(run: &RunView) -> Answered {
     serde_json::from_value(result.unwrap_or_else(|| panic!("{run:?}"))).unwrap()
 }
 
+// S0-13: a supervisor makes tasks, workers report back. S0-43: a plan that is wrong is sent back and mended.
+// S1-75: who leads and who works ask different models in one run. S0-186, S0-188: the supervisor is tested,
+// and so is the way from it to its workers and back.
 #[tokio::test]
 async fn a_goal_becomes_briefs_results_and_one_answer_that_cites_them() {
     let world = World::default();
@@ -250,6 +253,7 @@ pub(crate) fn effects(done: &BTreeMap<String, String>) -> Vec<&str> {
     all
 }
 
+// S0-43: the same model's answers make the same plan, whenever it is made.
 #[test]
 fn a_crash_at_any_moment_of_a_crew_changes_nothing_that_anybody_sees() {
     let (done, asked, moments, whole) = over_two_lives(None);
@@ -267,6 +271,8 @@ fn a_crash_at_any_moment_of_a_crew_changes_nothing_that_anybody_sees() {
     }
 }
 
+// S0-43: a plan is checked against its schema, and refused where it stays wrong. S0-54: no plan is a failure
+// with a reason, never nothing to do. S4-42: needs that go round in a circle are named.
 #[tokio::test]
 async fn plans_that_cannot_be_carried_out_are_refused() {
     let briefs = |briefs: Value| json!({"briefs": briefs}).to_string();
@@ -410,6 +416,7 @@ async fn led(
     (ended, tasks, planned, worked)
 }
 
+// S2-05: dependencies, and chains: what one came to is what the next begins with.
 #[tokio::test]
 async fn a_brief_that_needs_others_begins_after_them_and_gets_their_results() {
     let (ended, tasks, planned, worked) =
@@ -510,6 +517,7 @@ async fn a_planner_that_repeats_what_fails_is_stopped_with_the_reason() {
 }
 
 /// Where nothing at all is to be had the run fails, and says why.
+// S0-54: giving up is a failure that says why.
 #[tokio::test]
 async fn a_crew_that_comes_to_nothing_fails_with_the_reason() {
     let give_up = r#"{"reason": "nothing works", "drop": [], "briefs": []}"#;
@@ -521,6 +529,7 @@ async fn a_crew_that_comes_to_nothing_fails_with_the_reason() {
 }
 
 /// A hundred items of which four fail are done again for four items alone.
+// S2-05: what failed is done again, and nothing else.
 #[tokio::test]
 async fn of_a_hundred_briefs_only_the_four_that_failed_are_done_again() {
     let world = World::default();

@@ -84,6 +84,7 @@ fn toolbox(tools: Vec<Own>) -> Toolbox {
     Toolbox::new(shared).unwrap()
 }
 
+// S0-185: tools are tested. S2-24: who was granted nothing can call nothing.
 #[tokio::test]
 async fn nothing_is_called_that_was_not_granted() {
     let tools = toolbox(vec![
@@ -116,6 +117,7 @@ async fn nothing_is_called_that_was_not_granted() {
     );
 }
 
+// S2-03: a worker has its granted tools alone: it is told of no other and can call no other.
 #[tokio::test]
 async fn a_mind_has_the_tools_that_it_was_granted_and_no_others() {
     let mut broken = Own::new("shop.refund", |_| panic!("as told"));
@@ -197,9 +199,13 @@ async fn names_for_models_are_what_providers_take_and_each_is_one_tools() {
     assert_eq!(tools.name_of("nothing"), None);
 }
 
+// S0-80: arguments are checked against the schema before the tool is called.
 #[tokio::test]
 async fn arguments_and_results_are_what_the_schemas_say() {
-    let mut strict = Own::new("strict", |mut arguments| Ok(arguments["give"].take()));
+    let mut strict = Own::new("strict", |mut arguments| {
+        assert!(arguments["amount"].as_u64() >= Some(1), "not checked first");
+        Ok(arguments["give"].take())
+    });
     strict.card.input = json!({
         "type": "object",
         "properties": {"amount": {"type": "integer", "minimum": 1}},
@@ -257,6 +263,7 @@ async fn arguments_and_results_are_what_the_schemas_say() {
     fails(beyond, "tool.output", &RESULT_BYTES_MAX.to_string());
 }
 
+// S0-75: a second tool of the same name is refused.
 #[test]
 fn a_toolbox_has_no_tool_without_a_schema_and_none_twice() {
     let new = |tools: Vec<Own>| {
@@ -309,6 +316,7 @@ async fn a_hostile_schema_is_survived() {
     }
 }
 
+// S0-81: whatever a tool does, what comes back is a result with a code and words.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_that_blocks_its_thread_or_panics_does_not_take_its_caller_along() {
     let mut stuck = Own::new("stuck", |_| {
@@ -746,6 +754,7 @@ async fn a_secret_reaches_the_program_and_is_taken_out_of_all_that_it_says() {
     assert_eq!(call(&tools, "t", json!({})).await, Ok(json!("none")));
 }
 
+// S0-78: a tool's own time limit is kept.
 #[tokio::test]
 async fn a_program_that_hangs_or_forks_is_killed_with_its_children() {
     let folder = Folder::new();
@@ -790,6 +799,8 @@ async fn a_program_is_killed_when_nobody_waits_for_it_any_more() {
     assert!(is_gone(id.trim()).await);
 }
 
+// S0-79: whether it can be called is looked at for each call: gone, and there again. S0-81: each way of
+// failing is a result of its own.
 #[tokio::test]
 async fn a_program_that_floods_or_talks_prose_or_fails_is_told_from_one_that_is_gone() {
     let cases = [

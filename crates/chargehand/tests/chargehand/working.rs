@@ -212,6 +212,7 @@ fn doubling(capacity: u32, runs: &Arc<AtomicUsize>) -> Worker {
     worker.handle("double", handler).unwrap()
 }
 
+// S0-56: a worker of a kind of one's own, made with the library alone.
 #[tokio::test]
 async fn one_claim_waits_however_much_room_there_is() {
     let (house, client) = House::open().await;

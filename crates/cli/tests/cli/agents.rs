@@ -3,7 +3,8 @@
 use crate::world::{World, finish, signal, until};
 use serde_json::{Value, json};
 
-/// A crew whose clerk notes each letter with a program that appends to a file. The transcript answers.
+/// A crew whose clerk notes each letter with a program that appends to a file. Transcripts answer: one
+/// whoever leads, the other whoever notes.
 fn desk(world: &World, delay_ms: u64, effect: &str) {
     world.program(
         "note.sh",
@@ -12,8 +13,8 @@ fn desk(world: &World, delay_ms: u64, effect: &str) {
     world.file(
         "crew.yaml",
         format!(
-            "version: 1\nname: desk\nmodels: {{m: scripted/answers.json}}\n\
-             supervisor: {{model: m, instructions: You lead.}}\n\
+            "version: 1\nname: desk\nmodels: {{m: scripted/answers.json, lead: scripted/lead.json}}\n\
+             supervisor: {{model: lead, instructions: You lead.}}\n\
              agents:\n  clerk: {{description: Notes letters., model: m, instructions: You note., tools: [letters.note]}}\n\
              tools:\n  letters.note:\n    command: ./note.sh\n    description: Notes a letter.\n    \
              input: {{type: object, properties: {{letter: {{type: integer}}}}}}\n    effect: {effect}\n"
@@ -22,10 +23,12 @@ fn desk(world: &World, delay_ms: u64, effect: &str) {
     let briefs: Vec<Value> = (1..=6)
         .map(|n| json!({"agent": "clerk", "objective": format!("Note letter {n}."), "inputs": [], "acceptance": [], "evidence": ["letters.note"]}))
         .collect();
-    let mut rules = vec![json!({
-        "when": {"last_contains": "Plan how this crew"},
-        "answer": {"text": json!({"briefs": briefs}).to_string()}
-    })];
+    let lead = json!([
+        {"when": {"last_contains": "Plan how this crew"}, "answer": {"text": json!({"briefs": briefs}).to_string()}},
+        {"when": {"last_contains": "Answer the goal"}, "answer": {"text": "Six letters are noted [1] [6]."}},
+    ]);
+    world.file("lead.json", json!({"rules": lead}).to_string());
+    let mut rules = Vec::new();
     for n in 1..=6 {
         rules.push(json!({
             "when": {"system_contains": "You note", "turn": 1, "last_contains": format!("letter {n}.")},
@@ -33,7 +36,6 @@ fn desk(world: &World, delay_ms: u64, effect: &str) {
         }));
     }
     rules.push(json!({"when": {"tool_result_contains": "noted"}, "answer": {"text": "Noted.", "delay_ms": delay_ms}}));
-    rules.push(json!({"when": {"last_contains": "Answer the goal"}, "answer": {"text": "Six letters are noted [1] [6]."}}));
     world.file("answers.json", json!({"rules": rules}).to_string());
 }
 
@@ -55,6 +57,9 @@ fn all() -> Vec<String> {
     (1..=6).map(|n| format!("{{\"letter\":{n}}}")).collect()
 }
 
+// S0-59: what a tool did can be seen outside. S1-72, S4-109: a transcript makes tasks that are really done,
+// with no provider at all. S1-75: who leads and who works ask different models: neither transcript has the
+// other's answers.
 #[test]
 fn a_killed_crew_is_resumed_and_notes_each_letter_under_one_key() {
     let world = World::new();
@@ -74,7 +79,8 @@ fn a_killed_crew_is_resumed_and_notes_each_letter_under_one_key() {
     // Who did it, in which version, with which model.
     let pinned = &done["plan"]["metadata"]["crew"]["crew_file"];
     assert_eq!(pinned["agents"], json!({"clerk": 1}));
-    assert_eq!(pinned["models"], json!({"m": "scripted/answers.json"}));
+    let models = json!({"m": "scripted/answers.json", "lead": "scripted/lead.json"});
+    assert_eq!(pinned["models"], models);
     assert_eq!(noted(&world), all());
     world.is_sound();
 }
@@ -248,7 +254,8 @@ fn a_call_that_needs_a_yes_is_listed_and_answered() {
     let mut answers: Value = serde_json::from_str(&world.read("answers.json")).unwrap();
     let rules = answers["rules"].as_array_mut().unwrap();
     rules.splice(0..0, [said_no, asked_again]);
-    world.file("answers.json", answers.to_string().replace(" [6]", ""));
+    world.file("answers.json", answers.to_string());
+    world.file("lead.json", world.read("lead.json").replace(" [6]", ""));
     let mut child = world.start(&["run", "Note the letters", "--crew", "crew.yaml"]);
     let waiting = || {
         let listed = world

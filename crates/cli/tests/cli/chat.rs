@@ -217,8 +217,8 @@ fn a_killed_answer_is_gone_on_with_and_bought_once() {
     world.is_sound();
 }
 
-// S2-20: who was delegated to cannot delegate: not by a grant, and not by calling what it was not
-// granted.
+// S0-09, S2-20: who was delegated to cannot delegate: not by a grant, and not by calling what it was not
+// granted. S2-04: who leads and who works are there without being switched on.
 #[test]
 fn what_is_delegated_is_one_run_also_when_killed_and_goes_no_deeper() {
     let world = World::new();

@@ -113,6 +113,7 @@ fn batches_show_live_numbers() {
 }
 
 // A crew of agents, with real tools and answers from a transcript.
+// S1-72: without a provider.
 #[test]
 fn a_support_desk_answers_its_letters() {
     tells(

@@ -674,6 +674,7 @@ fn plain(tasks: usize) -> Value {
 
 // S1-98, S1-07: task[0] to worker_1, [1] to worker_2, [2] to worker_3, [3] to worker_1; every one
 // addressed.
+// S0-130: five tasks over two workers are three and two.
 #[test]
 fn round_robin_addresses_the_tasks_of_a_run_in_turn() {
     let three = [
@@ -685,6 +686,11 @@ fn round_robin_addresses_the_tasks_of_a_run_in_turn() {
     assert_eq!(
         found,
         ["worker_1", "worker_2", "worker_3", "worker_1", "worker_2"]
+    );
+    let two = crew(Strategy::RoundRobin, &three[..2]);
+    assert_eq!(
+        addresses(two, plain(5)),
+        ["worker_1", "worker_2", "worker_1", "worker_2", "worker_1"]
     );
 }
 

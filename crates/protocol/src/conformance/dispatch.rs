@@ -202,6 +202,7 @@ pub async fn a_capability_is_needed(api: Subject) {
 }
 
 /// A task for one worker alone goes to nobody else, however idle they are.
+// S0-57: only the worker that a task is for gets it.
 pub async fn an_address_is_kept(api: Subject) {
     register(&api, worker("me")).await;
     register(&api, worker("other")).await;

@@ -81,6 +81,7 @@ fn rules() -> serde_json::Value {
     ]})
 }
 
+// S0-11: without the tool's result, its task would have no answer.
 #[tokio::test]
 async fn an_agent_of_a_crew_file_rests_its_result_on_a_tool_of_a_public_server() {
     let folder = tempfile::tempdir().unwrap();

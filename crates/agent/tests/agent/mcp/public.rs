@@ -231,7 +231,7 @@ async fn a_server_is_used_over_http_in_the_current_revision() {
         .expect("it hears that the list changed");
 }
 
-// S3-25: MCP client, current protocol, with health checks.
+// S3-25: MCP client, current protocol, with health checks. S0-79: looked at again while it runs.
 #[tokio::test]
 async fn a_server_that_goes_away_is_missed_and_found_again() {
     let mut served = modern(0, "0").await;

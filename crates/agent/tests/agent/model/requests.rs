@@ -291,6 +291,7 @@ async fn ollama_is_spoken() {
     assert_eq!(request.body, expected);
 }
 
+// S1-73: the model that was connected is the one that is asked for, at every provider.
 #[tokio::test]
 async fn what_is_not_said_is_not_sent() {
     for (provider, fields) in [

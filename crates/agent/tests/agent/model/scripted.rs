@@ -175,6 +175,7 @@ async fn an_answer_may_take_its_time() {
     assert_eq!(begun.elapsed(), Duration::from_secs(5));
 }
 
+// S4-109: a model that needs no provider ships, and is chosen like any other.
 #[tokio::test]
 async fn a_transcript_is_connected_by_its_path() {
     let folder = tempfile::tempdir().unwrap();

@@ -86,8 +86,8 @@ fn half_a_stream_is_no_answer() {
     }
 }
 
-// S4-16: the five dialects answer through one interface, over HTTP, a byte at a time; the same
-// connection is used for the next request.
+// S4-16, S4-56: the five dialects answer through one interface, over HTTP, a byte at a time; the same
+// connection is used for the next request. S1-72: OpenAI and Anthropic are two of them.
 #[tokio::test]
 async fn every_provider_answers_through_one_port() {
     for provider in SPOKEN {
@@ -107,7 +107,7 @@ async fn every_provider_answers_through_one_port() {
     }
 }
 
-// S4-16: words are heard while the answer is still being written. The server keeps the second
+// S4-16, S4-56: words are heard while the answer is still being written. The server keeps the second
 // half back until somebody has heard the first.
 #[tokio::test]
 async fn words_are_heard_before_the_answer_is_complete() {
