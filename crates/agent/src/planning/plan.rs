@@ -124,6 +124,8 @@ pub struct Estimate {
     pub amount: Amount,
 }
 
+/// Characters of a tool's description that the planner is told.
+const TOOL_CHARS_MAX: usize = 200;
 /// Tokens of the house rules, tools and framing of a question.
 const FRAME_TOKENS: u64 = 400;
 /// Tokens that a turn adds to the questions after it: a call and what came of it.
@@ -267,7 +269,17 @@ impl Minds {
         let mut agents = Vec::new();
         for (name, member) in &self.members {
             let lacking = member.mind.hands.unavailable().await;
-            let tools: Vec<&String> = member.tools.difference(&lacking).collect();
+            let specs = member.mind.hands.specs().await;
+            let told = specs.into_iter().filter_map(|spec| {
+                let (own, _) = member.mind.hands.known(&spec.name)?;
+                let description: String = spec.description.chars().take(TOOL_CHARS_MAX).collect();
+                Some((own, description))
+            });
+            let told: BTreeMap<String, String> = told.collect();
+            let tools = member.tools.difference(&lacking);
+            let tools: BTreeMap<&String, &str> = tools
+                .map(|tool| (tool, told.get(tool).map_or("", String::as_str)))
+                .collect();
             let mut agent = json!({"agent": name, "give it": member.description, "tools": tools});
             if !lacking.is_empty() {
                 agent["cannot be called now"] = json!(lacking);

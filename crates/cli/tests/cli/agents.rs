@@ -1,6 +1,6 @@
 //! `run --crew`: agents of a crew file at work, killed, resumed, and refused.
 
-use crate::world::{World, finish, signal, until};
+use crate::world::{World, finish, promised, signal, until};
 use serde_json::{Value, json};
 
 /// A crew whose clerk notes each letter with a program that appends to a file. Transcripts answer: one
@@ -268,9 +268,8 @@ fn a_call_that_needs_a_yes_is_listed_and_answered() {
             .map(|task| task["task_id"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    until("six calls wait", || {
-        world.path(".chargehand").exists() && waiting().len() == 6
-    });
+    promised(&mut child);
+    until("six calls wait", || waiting().len() == 6);
     assert!(noted(&world).is_empty());
     signal(&child, rustix::process::Signal::INT);
     child.wait().unwrap();

@@ -118,6 +118,11 @@ impl Sqlite {
     pub fn open_to_read(folder: &Path) -> Result<Self, Error> {
         match Self::open_in_any_form(folder)? {
             (store, form) if form == MIGRATIONS.len() as i64 => Ok(store),
+            (store, 0) => {
+                let text = format!("{} is only being made", store.path.display());
+                Err(Error::new(Code::StoreMissing, text)
+                    .hint("Look again when the program that makes it has begun to work."))
+            }
             (store, form) => {
                 let text = format!("{} has the old form {form}", store.path.display());
                 Err(Error::new(Code::StorePath, text)
