@@ -777,6 +777,9 @@ impl Working<'_> {
                 return Ok(Called::Failed(format!("not made: a person said no: {why}")));
             }
             Approval::Asked(reason) => {
+                let task = self.task.assignment().task_id;
+                let how = format!("chargehand approvals yes {task}");
+                voice::note(self.task, format!("{reason}; say it with `{how}`"));
                 self.waits = Some(reason);
                 return Ok(Called::Failed("it waits for a person's yes".into()));
             }

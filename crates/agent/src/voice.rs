@@ -54,6 +54,11 @@ impl Drop for Voice<'_> {
     }
 }
 
+/// Something that whoever watches should know.
+pub(crate) fn note(task: &Context, text: String) {
+    task.say(Said::Note { text });
+}
+
 /// A call begins.
 pub(crate) fn calling(task: &Context, tool: &str, arguments: &Value) {
     task.say(Said::ToolCall {

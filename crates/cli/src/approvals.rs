@@ -3,19 +3,23 @@
 use crate::error::CliError;
 use crate::output::{Output, cut, print, print_json, table};
 use crate::target::Target;
-use domain::id::TaskId;
+use domain::id::{RunId, TaskId};
 use domain::json::Json;
 use domain::name::Name;
 use domain::record::Finding;
 use domain::task::{TaskStatus, Waits};
-use protocol::ApiRead;
 use protocol::api::TaskQuery;
 use protocol::v1::TaskView;
+use protocol::{Api, ApiRead};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Tasks of one look at what waits.
 const PAGE: usize = 1_000;
+/// Between two looks whether somebody is asked.
+const LOOK: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Args {
@@ -57,22 +61,14 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
                 }
             }
         }
-        Args::Yes { task } => say(&task, json!({"approved": true}), target, output).await?,
-        Args::No { task, reason } => {
-            say(
-                &task,
-                json!({"approved": false, "reason": reason}),
-                target,
-                output,
-            )
-            .await?;
-        }
+        Args::Yes { task } => say(&task, None, target, output).await?,
+        Args::No { task, reason } => say(&task, Some(&reason), target, output).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The step of a task that waits for a person, and for what.
-fn asks(task: &TaskView) -> Option<(&Name, &str)> {
+pub(crate) fn asks(task: &TaskView) -> Option<(&Name, &str)> {
     match task.waits_for.as_ref()? {
         Waits::AwaitingHuman { step, why } => Some((step, why)),
         _ => None,
@@ -96,26 +92,64 @@ async fn waiting(api: &dyn ApiRead) -> Result<Vec<TaskView>, CliError> {
     }
 }
 
+/// Waits until a task of this run asks for a yes that `known` has not seen.
+pub(crate) async fn next(
+    api: &dyn ApiRead,
+    run: RunId,
+    known: &mut BTreeSet<(TaskId, Name)>,
+) -> Result<TaskView, CliError> {
+    loop {
+        let query = TaskQuery {
+            run: Some(run),
+            status: Some(TaskStatus::Pending),
+            limit: PAGE,
+            ..TaskQuery::default()
+        };
+        for task in api.task_list(query).await?.items {
+            let step = asks(&task).map(|(step, _)| step.clone());
+            if step.is_some_and(|step| known.insert((task.task_id, step))) {
+                return Ok(task);
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Says yes, or no and why, to what a task asks.
+pub(crate) async fn answer(
+    api: &dyn Api,
+    task: &TaskView,
+    refused: Option<&str>,
+) -> Result<(), CliError> {
+    let Some((step, _)) = asks(task) else {
+        return Err(CliError::caller(
+            "task.state",
+            format!("{} waits for nobody's yes", task.task_id),
+            "List what does with `chargehand approvals list`.",
+        ));
+    };
+    let said = match refused {
+        None => json!({"approved": true}),
+        Some(reason) => json!({"approved": false, "reason": reason}),
+    };
+    let finding = Finding::Done {
+        output: Json::from_value(&said),
+    };
+    api.record_resolve(task.task_id, step.clone(), finding)
+        .await?;
+    Ok(())
+}
+
 async fn say(
     task: &str,
-    said: serde_json::Value,
+    refused: Option<&str>,
     target: &Target,
     output: Output,
 ) -> Result<(), CliError> {
     let task: TaskId = task.parse()?;
     let engine = target.open_existing()?;
     let view = engine.task_get(task).await?;
-    let Some((step, _)) = asks(&view) else {
-        return Err(CliError::caller(
-            "task.state",
-            format!("{task} waits for nobody's yes"),
-            "List what does with `chargehand approvals list`.",
-        ));
-    };
-    let finding = Finding::Done {
-        output: Json::from_value(&said),
-    };
-    engine.record_resolve(task, step.clone(), finding).await?;
+    answer(&*engine.api(), &view, refused).await?;
     match output {
         Output::Json => print_json(&engine.task_get(task).await?),
         Output::Text => print(&format!("{task} goes on.")),

@@ -4,6 +4,7 @@
 //! with it, and nothing is bought twice. Answers go to standard output, everything else to standard
 //! error; on a terminal an answer shows while it is written.
 
+use crate::approvals;
 use crate::crew::{self, CrewPlan, PinnedCrew};
 use crate::crew_file;
 use crate::error::CliError;
@@ -27,11 +28,11 @@ use domain::run::{Crew, RunStatus};
 use domain::time::Time;
 use protocol::api::RunQuery;
 use protocol::speech::{Heard, Piece, Said};
-use protocol::v1::RunView;
+use protocol::v1::{RunView, TaskView};
 use protocol::{Api, ApiRead};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,7 +51,7 @@ const RUNS_MAX: usize = 20_000;
   chargehand chat --continue
   chargehand chat --continue run_01k5z3v9wfe4rvq0t2m6n8p7xy
 
-Each line is a message. Ctrl-C stops an answer, Ctrl-D ends the conversation; it is kept.")]
+Each line is a message, or the answer where a call waits for a yes. Ctrl-C stops an answer, Ctrl-D ends the conversation; it is kept.")]
 pub(crate) struct Args {
     /// The crew file.
     #[arg(long, value_name = "FILE", required_unless_present_any = ["go_on", "list"])]
@@ -337,18 +338,21 @@ impl Session<'_> {
         open: Option<RunView>,
         interrupt: &mut Interrupt,
     ) -> Result<ExitCode, CliError> {
+        let asks = std::io::stdin().is_terminal() && self.output == Output::Text;
+        let mut lines = lines();
         if let Some(run) = open {
             say(&format!(
                 "      going on with: {}",
                 plain(&cut(&run.goal, 60))
             ));
             let number = self.number;
-            if !self.answer(run.run_id, number, interrupt).await? {
+            if !self
+                .answer(run.run_id, number, interrupt, &mut lines)
+                .await?
+            {
                 return Ok(self.left());
             }
         }
-        let asks = std::io::stdin().is_terminal() && self.output == Output::Text;
-        let mut lines = lines();
         loop {
             if asks {
                 let mut err = std::io::stderr().lock();
@@ -372,7 +376,7 @@ impl Session<'_> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            if !self.answer(run, number, interrupt).await? {
+            if !self.answer(run, number, interrupt, &mut lines).await? {
                 return Ok(self.left());
             }
         }
@@ -434,9 +438,10 @@ impl Session<'_> {
         run: RunId,
         number: u64,
         interrupt: &mut Interrupt,
+        lines: &mut Lines,
     ) -> Result<bool, CliError> {
         let mut screen = Screen::new(&self.agent, self.output);
-        let over = self.hear_out(run, &mut screen, interrupt).await?;
+        let over = self.hear_out(run, &mut screen, interrupt, lines).await?;
         let Over::Ended(view) = over else {
             screen.end_line();
             say(
@@ -457,6 +462,7 @@ impl Session<'_> {
         run: RunId,
         screen: &mut Screen,
         interrupt: &mut Interrupt,
+        lines: &mut Lines,
     ) -> Result<Over, CliError> {
         let api = &*self.api;
         let supervisor = Supervisor::new(self.api.clone(), Name::literal(SUPERVISOR));
@@ -466,6 +472,8 @@ impl Session<'_> {
             patiently(api, async || supervisor.supervise(run).await).await
         };
         tokio::pin!(ended);
+        let mut known = BTreeSet::new();
+        let mut asked: Option<TaskView> = None;
         loop {
             tokio::select! {
                 view = &mut ended => return Ok(Over::Ended(Box::new(view?))),
@@ -473,6 +481,27 @@ impl Session<'_> {
                     Wish::End => return Ok(Over::Left),
                     Wish::Stop => self.stop(run).await?,
                 },
+                task = approvals::next(api, run, &mut known), if asked.is_none() => {
+                    let task = task?;
+                    let why = approvals::asks(&task).map_or("", |(_, why)| why);
+                    say(&format!("  {}: yes, or why not?", plain(&cut(why, 400))));
+                    asked = Some(task);
+                }
+                line = lines.recv(), if asked.is_some() => {
+                    let Some(line) = line else {
+                        // Nobody is there to say it; it can be said later.
+                        return Ok(Over::Left);
+                    };
+                    let line = line?;
+                    let refused = match line.trim().to_lowercase().as_str() {
+                        "y" | "yes" => None,
+                        "" | "n" | "no" => Some("without a reason"),
+                        _ => Some(line.trim()),
+                    };
+                    if let Some(task) = asked.take() {
+                        approvals::answer(&*self.api, &task, refused).await?;
+                    }
+                }
             }
         }
     }
@@ -523,8 +552,11 @@ impl Session<'_> {
     }
 }
 
-/// What is said on standard input, line by line.
-fn lines() -> mpsc::Receiver<Result<String, CliError>> {
+/// What is said, line by line.
+type Lines = mpsc::Receiver<Result<String, CliError>>;
+
+/// What is said on standard input.
+fn lines() -> Lines {
     let (sender, receiver) = mpsc::channel(1);
     // A read of a terminal cannot be given up: it is a thread's, and ends with the program.
     std::thread::spawn(move || {
@@ -634,6 +666,10 @@ impl Screen {
 
     /// A line beside the answer.
     fn note(&mut self, text: &str) {
+        if text.contains("waits for a person's yes") {
+            // It is asked for in full, right here.
+            return;
+        }
         self.end_line();
         say(&format!("  · {}", plain(&cut(text, 100))));
     }

@@ -352,3 +352,41 @@ fn what_is_said_at_a_server_is_heard_by_whoever_watches() {
         .names("crew/supervisor: Three letters are noted [1] [3].")
         .names("clerk: The crew did it.");
 }
+
+/// A call that needs a yes is asked for where the person is: the next line is the answer.
+#[test]
+fn a_call_that_needs_a_yes_is_asked_for_in_the_conversation() {
+    let world = World::new();
+    world.file(
+        "crew.yaml",
+        "version: 1\nname: desk\nmodels: {m: scripted/t.json}\nsupervisor: {model: m}\n\
+         agents:\n  clerk: {description: Pays., instructions: You pay., tools: [bank.pay]}\n\
+         tools:\n  bank.pay:\n    command: cat\n    description: Pays.\n    sensitive: [to]\n    \
+         input: {type: object, properties: {to: {type: string}}, required: [to]}\n",
+    );
+    let pay =
+        |to: &str| json!({"answer": {"calls": [{"tool": "bank_pay", "arguments": {"to": to}}]}});
+    let mut rules = vec![
+        json!({"when": {"tool_result_contains": "said no: not to them"}, "answer": {"text": "I did not pay."}}),
+        json!({"when": {"tool_result_contains": "to"}, "answer": {"text": "Paid."}}),
+    ];
+    for (word, to) in [("the bill", "mallory"), ("baker", "baker")] {
+        let mut rule = pay(to);
+        rule["when"] = json!({ "last_contains": word });
+        rules.push(rule);
+    }
+    world.file("t.json", json!({ "rules": rules }).to_string());
+    let chat = ["chat", "--crew", "crew.yaml"];
+    let refused = world
+        .run_with(&chat, b"Pay the bill\nnot to them\n")
+        .ended(0);
+    assert_eq!(refused.out.trim(), "I did not pay.");
+    let asked = r#"waits for a person's yes to bank.pay {"to":"mallory"} (nobody vouches for `to`): yes, or why not?"#;
+    assert!(refused.err.contains(asked), "{}", refused.err);
+    let paid = world.run_with(&chat, b"Pay the bill\nyes\n").ended(0);
+    assert_eq!(paid.out.trim(), "Paid.");
+    // What the person said may be filled in.
+    let said = world.run_with(&chat, b"Pay the baker\n").ended(0);
+    assert_eq!(said.out.trim(), "Paid.");
+    assert!(!said.err.contains("yes, or why not"), "{}", said.err);
+}
