@@ -226,12 +226,7 @@ pub struct ChatHandler {
 #[async_trait]
 impl Handler for ChatHandler {
     async fn run(&self, task: Context) -> Ended {
-        match self.reply(&task).await {
-            Ok(Came::To(envelope)) => Ended::done(json!(envelope)),
-            Ok(Came::Half) => Ended::Yielded(None),
-            Ok(Came::Later { after, reason }) => Ended::Later { after, reason },
-            Err(failure) => Ended::Failed(failure),
-        }
+        Came::ended(self.reply(&task).await)
     }
 }
 
@@ -243,7 +238,7 @@ impl ChatHandler {
         })?;
         let mind = self.mind(&message.agent)?;
         let api = task.api();
-        let mut turns = history(&**api, message.previous).await.map_err(refusal)?;
+        let mut turns = history(&**api, message.previous).await?;
         turns.push(Turn::user(message.text));
         let task = task.speaking_as(&message.agent);
         mind.converse(&task, turns, &Brief::default(), &|_| Ok(()))
@@ -398,10 +393,10 @@ impl AssistantHands {
         let start = RunStart {
             goal,
             supervisor: self.start.supervisor.clone(),
-            graph: planning::graph(&planned).map_err(refusal)?,
+            graph: planning::graph(&planned)?,
             crew: self.start.crew.clone(),
             metadata,
-            key: Some(key.parse().map_err(refusal)?),
+            key: Some(key.parse()?),
             budget: self.start.budget,
             trace: Some(task.assignment().trace),
         };
@@ -503,13 +498,6 @@ async fn settled<T: Send>(answer: Result<T, Error>) -> Result<Option<T>, Failure
             tokio::time::sleep(PAUSE).await;
             Ok(None)
         }
-        Err(error) => Err(refusal(error)),
-    }
-}
-
-fn refusal(error: Error) -> Failure {
-    Failure {
-        retryable: error.code.retryable(),
-        ..Failure::new(error.code.as_str(), error.message)
+        Err(error) => Err(error.into()),
     }
 }

@@ -6,7 +6,6 @@
 use crate::model::ToolSpec;
 use chargehand::{Context, EffectClass};
 use domain::blackboard::{EntryFilter, NewEntry};
-use domain::error::Error;
 use domain::name::Name;
 use domain::task::Failure;
 use serde::Deserialize;
@@ -87,8 +86,8 @@ pub async fn call(
         let write: Write = read(tool, arguments)?;
         let mut entry = NewEntry::new(task.worker().clone(), write.content.into());
         entry.tags = write.tags;
-        entry.key = Some(key.parse().map_err(failure)?);
-        let entry = task.write(entry).await.map_err(failure)?;
+        entry.key = Some(key.parse()?);
+        let entry = task.write(entry).await?;
         return Ok(json!({"written": entry}));
     }
     let search: Search = read(tool, arguments)?;
@@ -98,7 +97,7 @@ pub async fn call(
         limit: Some(search.limit.unwrap_or(FOUND.0).clamp(1, FOUND.1)),
         ..EntryFilter::default()
     };
-    let entries = task.api().entry_list(filter).await.map_err(failure)?;
+    let entries = task.api().entry_list(filter).await?;
     let found = entries.iter().map(|entry| {
         json!({"author": entry.author, "tags": entry.tags, "content": entry.content.value()})
     });
@@ -110,11 +109,4 @@ fn read<T: for<'a> Deserialize<'a>>(tool: &str, arguments: &Value) -> Result<T, 
         let text = format!("“{tool}” cannot be called so: {fault}");
         Failure::permanent("tool.arguments", text)
     })
-}
-
-fn failure(error: Error) -> Failure {
-    Failure {
-        retryable: error.code.retryable(),
-        ..Failure::new(error.code.as_str(), error.message)
-    }
 }

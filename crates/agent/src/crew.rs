@@ -153,6 +153,16 @@ pub struct CrewModel {
     pub price: Option<Price>,
 }
 
+impl CrewModel {
+    /// What its tokens cost: as the crew file says, or as is known of its provider's models. What answers
+    /// at another address is not the provider's.
+    #[must_use]
+    pub fn known_price(&self) -> Option<Price> {
+        let known = || Prices::builtin().price(&self.model).copied();
+        self.price.or_else(|| self.base_url.is_none().then(known)?)
+    }
+}
+
 /// What a run may spend; nothing is without a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Budget {
@@ -408,13 +418,8 @@ impl Crew {
             let provider = model.model.provider;
             model.base_url.is_some() || matches!(provider, Provider::Ollama | Provider::Scripted)
         };
-        let known = |model: &CrewModel| {
-            model
-                .price
-                .or(Prices::builtin().price(&model.model).copied())
-        };
         let unknown = self.models.values();
-        let unknown = unknown.filter(|model| !free(model) && known(model).is_none());
+        let unknown = unknown.filter(|model| !free(model) && model.known_price().is_none());
         let names: BTreeSet<_> = unknown.map(|model| model.model.to_string()).collect();
         names.into_iter().collect()
     }

@@ -172,6 +172,18 @@ pub enum Came {
     },
 }
 
+impl Came {
+    /// How the attempt ends whose work came this far.
+    pub(crate) fn ended(came: Result<Self, Failure>) -> Ended {
+        match came {
+            Ok(Self::To(envelope)) => Ended::done(json!(envelope)),
+            Ok(Self::Half) => Ended::Yielded(None),
+            Ok(Self::Later { after, reason }) => Ended::Later { after, reason },
+            Err(failure) => Ended::Failed(failure),
+        }
+    }
+}
+
 /// What a task came to: its output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -281,12 +293,7 @@ impl Handler for Mind {
                 return Ended::Failed(Failure::permanent("brief.malformed", text));
             }
         };
-        match self.work(&task, &brief, &|_| Ok(())).await {
-            Ok(Came::To(envelope)) => Ended::done(json!(envelope)),
-            Ok(Came::Half) => Ended::Yielded(None),
-            Ok(Came::Later { after, reason }) => Ended::Later { after, reason },
-            Err(failure) => Ended::Failed(failure),
-        }
+        Came::ended(self.work(&task, &brief, &|_| Ok(())).await)
     }
 }
 

@@ -7,7 +7,6 @@ use crate::crew::{Agent, Crew, CrewModel};
 use crate::gate::Gate;
 use crate::hands::{Granted, NoHands};
 use crate::mind::{Bounds, Mind, Seat};
-use crate::model::price::{Price, Prices};
 use crate::model::{Fault, Key, ModelError, Provider, Settings, connect};
 use crate::planning::{Member, Minds, PLANNER_BOUNDS};
 use crate::tool::Toolbox;
@@ -90,17 +89,8 @@ fn seat(
         gate,
         tokens_max: model.tokens_max.unwrap_or(0),
         temperature: model.temperature,
-        price: price(model),
+        price: model.known_price(),
     })
-}
-
-/// What a model's tokens cost: as the crew file says, or as is known of its provider's models. What
-/// answers at another address is not the provider's.
-fn price(model: &CrewModel) -> Option<Price> {
-    let known = || Prices::builtin().price(&model.model).copied();
-    model
-        .price
-        .or_else(|| model.base_url.is_none().then(known)?)
 }
 
 /// The key of a model, if it has one.

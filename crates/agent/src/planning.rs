@@ -324,10 +324,7 @@ impl From<Failure> for Short {
 
 impl From<Error> for Short {
     fn from(error: Error) -> Self {
-        Self::Failed(Failure {
-            retryable: error.code.retryable(),
-            ..Failure::new(error.code.as_str(), error.message)
-        })
+        Self::Failed(error.into())
     }
 }
 

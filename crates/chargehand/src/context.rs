@@ -281,7 +281,7 @@ impl Context {
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<Value, Failure>>,
     {
-        let key: Name = key.parse().map_err(refusal)?;
+        let key: Name = key.parse()?;
         if let Some(known) = self.known(&key) {
             return known;
         }
@@ -306,7 +306,7 @@ impl Context {
         F: FnOnce() -> Fut,
         Fut: Future<Output = (Result<Value, Failure>, Amount)>,
     {
-        let key: Name = key.parse().map_err(refusal)?;
+        let key: Name = key.parse()?;
         if let Some(known) = self.known(&key) {
             return known;
         }
@@ -369,7 +369,7 @@ impl Context {
         Found: Future<Output = Result<Option<Value>, Failure>>,
     {
         const EFFECT: EffectClass = EffectClass::VerifyFirst;
-        let name: Name = key.parse().map_err(refusal)?;
+        let name: Name = key.parse()?;
         let known = self.records.get(&name);
         // One that was intended as harmless is simply done again.
         let open = matches!(
@@ -488,7 +488,7 @@ impl Context {
         // What was paid for is worth saying again, and saying it twice is no fault.
         while let Err(error) = self.report(report.clone()).await {
             if !error.code.retryable() || pause > PAUSE_MS.end {
-                return Err(refusal(error));
+                return Err(error.into());
             }
             tokio::time::sleep(Duration::from_millis(pause)).await;
             pause *= 2;
@@ -543,12 +543,4 @@ impl Context {
 
 fn is_in_doubt(failure: &Failure) -> bool {
     failure.code == Code::RecordInDoubt.as_str()
-}
-
-/// The engine refused what a step said.
-pub(crate) fn refusal(error: Error) -> Failure {
-    Failure {
-        retryable: error.code.retryable(),
-        ..Failure::new(error.code.as_str(), error.message)
-    }
 }

@@ -1,6 +1,7 @@
 //! The attempt: one try of a task under one lease. Its number is the fencing token.
 
 use crate::error::Code;
+use crate::error::Error;
 use crate::limits::*;
 use crate::name::Name;
 use crate::time::Time;
@@ -25,6 +26,16 @@ pub struct Failure {
 
 fn yes() -> bool {
     true
+}
+
+/// What the engine refused, as the failure of whoever needed it.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            retryable: error.code.retryable(),
+            ..Self::new(error.code.as_str(), error.message)
+        }
+    }
 }
 
 impl Failure {

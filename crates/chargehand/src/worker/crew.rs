@@ -1,6 +1,6 @@
 //! The work itself: runs attempts, and hears what the engine says about them.
 
-use crate::context::{Context, Records, Told, refusal};
+use crate::context::{Context, Records, Told};
 use crate::handler::{Ended, Handler};
 use crate::speech::{Speaking, Speech};
 use crate::worker::PAUSE_MS;
@@ -115,7 +115,7 @@ impl Crew {
             Ok(records) => records,
             Err(error) => {
                 self.attempts().remove(&key);
-                let failure = refusal(error);
+                let failure = error.into();
                 return (key.0, key.1, Report::Failed { failure });
             }
         };
