@@ -40,10 +40,19 @@ use std::time::Duration;
 
 /// Tokens of an answer when nothing is said.
 pub const TOKENS_DEFAULT: u32 = 4_096;
+
 /// Bytes of one answer, text and calls together; more is cut off as [`Fault::Broken`].
 pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Calls in one answer; more is [`Fault::Broken`].
 pub const CALLS_MAX: usize = 128;
+
+/// Tokens of an answer, at most, where 0 means [`TOKENS_DEFAULT`].
+pub(crate) const fn answer_tokens(tokens_max: u32) -> u32 {
+    match tokens_max {
+        0 => TOKENS_DEFAULT,
+        tokens => tokens,
+    }
+}
 
 /// The dialects that are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

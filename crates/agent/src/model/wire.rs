@@ -9,8 +9,8 @@
 use super::draft::Draft;
 use super::refusal::{cut, refused, retry_after};
 use super::{
-    ANSWER_BYTES_MAX, Answer, Ask, Fault, Key, Listener, Model, ModelError, Provider,
-    TOKENS_DEFAULT, Turn,
+    ANSWER_BYTES_MAX, Answer, Ask, Fault, Key, Listener, Model, ModelError, Provider, Turn,
+    answer_tokens,
 };
 use async_trait::async_trait;
 use chargehand::sse;
@@ -104,10 +104,7 @@ pub(super) fn count_at(value: &Value, pointer: &str) -> u64 {
 
 /// The tokens to ask for.
 pub(super) fn tokens_max(ask: &Ask) -> u32 {
-    match ask.tokens_max {
-        0 => TOKENS_DEFAULT,
-        tokens => tokens,
-    }
+    answer_tokens(ask.tokens_max)
 }
 
 /// A call's arguments as the object that every provider wants back. What a model wrote that is

@@ -3,6 +3,7 @@
 mod api_tools;
 mod approval;
 mod assistant;
+mod at_once;
 mod boundaries;
 mod budget;
 mod command;
