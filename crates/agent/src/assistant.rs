@@ -14,13 +14,13 @@
 
 use crate::hands::{Guard, Hands};
 use crate::mind::{
-    Bounds, Brief, CALLS_DEFAULT, Came, Completeness, Envelope, Mind, ROUNDS_DEFAULT,
+    Bounds, Brief, CALLS_DEFAULT, Came, Completeness, Envelope, Mind, ROUNDS_DEFAULT, now_ms,
 };
 use crate::model::{ToolSpec, Turn};
-use crate::planning::{self, Goal, Minds, TIMEOUT_MS};
+use crate::planning::{self, Goal, Minds, TIMEOUT_MS, to_delegate};
 use async_trait::async_trait;
 use chargehand::{Context, EffectClass, Ended, Handler, Heard, RunStart, Said};
-use domain::budget::Budget;
+use domain::budget::{Amount, Budget, Cost};
 use domain::error::{Code, Error};
 use domain::graph::{Graph, Step, StepKind, Template};
 use domain::id::{RunId, TaskId};
@@ -390,6 +390,9 @@ impl AssistantHands {
             queue: self.start.queue.clone(),
             ..Goal::default()
         };
+        // The receipt of the call is named by its end.
+        let call = key.rsplit('.').next().unwrap_or(key);
+        let budget = self.share(task, call).await?;
         let start = RunStart {
             goal,
             supervisor: self.start.supervisor.clone(),
@@ -397,23 +400,90 @@ impl AssistantHands {
             crew: self.start.crew.clone(),
             metadata,
             key: Some(key.parse()?),
-            budget: self.start.budget,
+            budget,
             trace: Some(task.assignment().trace),
         };
-        let run = loop {
-            let started = task.api().run_start(start.clone()).await;
-            if let Some(run) = settled(started).await? {
-                break run;
-            }
+        let held = budget.unwrap_or_default();
+        let cost = Cost {
+            amount: Amount {
+                tokens: held.tokens.unwrap_or_default(),
+                usd_micros: held.usd_micros.unwrap_or_default(),
+                calls: held.calls.unwrap_or_default(),
+            },
+            last: false,
         };
-        let text = format!("delegated as {run}");
-        task.say(Said::Note { text });
-        listen(task, run).await?;
-        loop {
-            let view = task.api().run_get(run).await;
-            if let Some(view) = settled(view).await? {
-                return answer(&view);
-            }
+        let done = || async { spending(delegated(task, start).await) };
+        let receipt = format!("run_{call}");
+        let run = task.step_costing(&receipt, EffectClass::Keyed, cost, done);
+        let run: RunId = serde_json::from_value(run.await?)
+            .map_err(|fault| Failure::permanent("agent.receipt", fault.to_string()))?;
+        answer(&view(task, run).await?)
+    }
+
+    /// What a delegated run may spend of what is left of its message's budget. It is held there until
+    /// that run has ended, and is the same whoever goes on with the call: it has a receipt.
+    async fn share(&self, task: &Context, call: &str) -> Result<Option<Budget>, Failure> {
+        let Some(run) = task.assignment().run_id else {
+            return Ok(self.start.budget);
+        };
+        let own = self.start.budget;
+        let left = || async move {
+            let share = view(task, run).await?.account.map(|account| {
+                let own = own.unwrap_or_default();
+                let left = account.left(false);
+                let part = |left: Option<u64>, own: Option<u64>| {
+                    let left = left.map(to_delegate);
+                    left.into_iter().chain(own).min()
+                };
+                let wall = account
+                    .until()
+                    .map(|until| until.0.saturating_sub(now_ms()));
+                Budget {
+                    tokens: part(left.tokens, own.tokens),
+                    usd_micros: part(left.usd_micros, own.usd_micros),
+                    calls: part(left.calls, own.calls),
+                    wall_ms: wall.into_iter().chain(own.wall_ms).min(),
+                }
+            });
+            Ok(json!(share.or(own)))
+        };
+        let receipt = format!("share_{call}");
+        let share = task.step(&receipt, EffectClass::Pure, left).await?;
+        serde_json::from_value(share)
+            .map_err(|fault| Failure::permanent("agent.receipt", fault.to_string()))
+    }
+}
+
+/// Has a run begin, and waits for its end.
+async fn delegated(task: &Context, start: RunStart) -> Result<RunView, Failure> {
+    let run = loop {
+        let started = task.api().run_start(start.clone()).await;
+        if let Some(run) = settled(started).await? {
+            break run;
+        }
+    };
+    let text = format!("delegated as {run}");
+    task.say(Said::Note { text });
+    listen(task, run).await?;
+    view(task, run).await
+}
+
+/// Which run it was, and what it has spent.
+fn spending(ended: Result<RunView, Failure>) -> (Result<Value, Failure>, Amount) {
+    match ended {
+        Ok(view) => {
+            let spent = view.account.map(|account| account.ledger.used());
+            (Ok(json!(view.run_id)), spent.unwrap_or_default())
+        }
+        Err(failure) => (Err(failure), Amount::default()),
+    }
+}
+
+async fn view(task: &Context, run: RunId) -> Result<RunView, Failure> {
+    loop {
+        let view = task.api().run_get(run).await;
+        if let Some(view) = settled(view).await? {
+            return Ok(view);
         }
     }
 }

@@ -138,12 +138,10 @@ impl Mind {
         judge: Judge<'_>,
     ) -> Result<Came, Failure> {
         let deadline = task.assignment().deadline.0;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.map_or(0, |since| since.as_millis() as u64);
         // Nothing that is asked outlasts the run's time on the clock, either.
         let over = account(task).await.and_then(|account| account.until());
         let deadline = over.map_or(deadline, |over| over.0.min(deadline));
-        let left = Duration::from_millis(deadline.saturating_sub(now)).saturating_sub(MARGIN);
+        let left = Duration::from_millis(deadline.saturating_sub(now_ms())).saturating_sub(MARGIN);
         let work = Working {
             mind: self,
             task,
@@ -320,6 +318,12 @@ impl Working<'_> {
             spend: self.spend,
         })
     }
+}
+
+/// Milliseconds since 1970, by this machine's clock.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 /// What the task's run may spend and has spent; nothing when it is no run's.

@@ -162,8 +162,8 @@ impl Share {
 
     fn of(left: &domain::budget::Budget, briefs: usize) -> Self {
         let parts = (briefs as u64).clamp(1, Self::QUARTER);
-        // A fifth is for checks, new plans and the answer.
-        let part = |left: Option<u64>| left.map_or(u64::MAX, |left| (left - left / 5) / parts);
+        // The rest is for checks, new plans and the answer.
+        let part = |left: Option<u64>| left.map_or(u64::MAX, |left| to_delegate(left) / parts);
         Self {
             tokens: part(left.tokens),
             usd_micros: part(left.usd_micros),
@@ -179,6 +179,11 @@ impl Share {
             ..bounds
         }
     }
+}
+
+/// Of what is left, what may be delegated: a fifth stays with who delegates.
+pub(crate) const fn to_delegate(left: u64) -> u64 {
+    left - left / 5
 }
 
 /// The first step of a run: the planner adds the others.

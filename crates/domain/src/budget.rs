@@ -6,7 +6,8 @@
 //! falls between two events, never between two accounts.
 //!
 //! What was reserved by a step of which nobody heard again counts as spent: it may have been
-//! bought. Deliberately absent: prices, and what a token is. Who works knows them, and tells.
+//! bought. A keyed step holds what it held: whoever is asked for it again under its key sells it once.
+//! Deliberately absent: prices, and what a token is. Who works knows them, and tells.
 
 use crate::error::{Code, Error};
 use crate::event::{Event, Recorded};
@@ -259,6 +260,16 @@ impl Account {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// As these dues leave it, but for what they hold anew.
+    pub(crate) fn before_holding(&self, dues: Dues) -> Self {
+        let mut ledger = self.ledger;
+        ledger.fold(&Dues {
+            held: Amount::default(),
+            ..dues
+        });
+        Self { ledger, ..*self }
     }
 
     /// Whether spending this much is when its owner is to be told.

@@ -442,7 +442,7 @@ pub(crate) fn note(
     let dues = dues(task.record(&new.key), new);
     let account = run.and_then(|run| state.account(&run));
     if let (RecordState::Intended, Some(cost), Some(account)) = (&new.state, &new.cost, account)
-        && let Err(error) = account.admit(cost, now)
+        && let Err(error) = account.before_holding(dues).admit(cost, now)
     {
         return Decision::refuse(error);
     }
@@ -468,11 +468,15 @@ fn dues(known: Option<&Record>, new: &NewRecord) -> Dues {
     let before = known.map(|known| known.held).unwrap_or_default();
     let told = new.cost.map(|cost| cost.amount);
     match &new.state {
-        // Done again, because nobody knows what came of it: that one counts as bought.
         RecordState::Intended => Dues {
             held: told.unwrap_or_default(),
             released: before,
-            spent: before,
+            spent: match new.effect {
+                // The same key is the same purchase, however often it is asked for.
+                EffectClass::Keyed => Amount::default(),
+                // Done again, because nobody knows what came of it: that one counts as bought.
+                _ => before,
+            },
         },
         RecordState::Done { .. } | RecordState::Failed { .. } => Dues {
             held: Amount::default(),

@@ -12,6 +12,7 @@ use agent::model::{Answer, Ask, ModelError, Turn};
 use agent::planning::Minds;
 use agent::supervisor::Supervisor;
 use chargehand::{Api, ApiRead, Json, RunStart, Running, Worker};
+use domain::budget::{Amount, Budget};
 use domain::id::RunId;
 use domain::run::{Crew, RunStatus};
 use engine::{Engine, Place};
@@ -43,6 +44,9 @@ fn talks(ask: &Ask) -> Result<Answer, ModelError> {
         says(&format!("I remember {}.", before.count()))
     })
 }
+
+/// What a message may spend, with all that is done for it.
+const TOKENS: u64 = 100_000;
 
 /// Who works for a person, and who talks with it.
 async fn crew(engine: &Arc<Engine>, minds: &Arc<Minds>) -> [Running; 2] {
@@ -77,7 +81,10 @@ async fn tell(engine: &Engine, agent: &str, text: &str, previous: Option<RunId>)
         metadata: BTreeMap::new(),
         key: None,
         trace: None,
-        budget: None,
+        budget: Some(Budget {
+            tokens: Some(TOKENS),
+            ..Budget::default()
+        }),
     };
     engine.run_start(run).await.unwrap()
 }
@@ -207,10 +214,22 @@ async fn a_long_conversation_is_shown_as_far_as_there_is_room() {
     }
 }
 
-/// Talks over so many lives, the first of which ends at this moment. Gives what was done outside, by
-/// key, how often the models were asked, how many moments there were, the answer, and how many runs
-/// were delegated.
-fn over_two_lives(moment: Option<u32>) -> (BTreeMap<String, String>, usize, u32, String, usize) {
+/// What came of a message.
+struct Came {
+    /// What was done outside, by key.
+    done: BTreeMap<String, String>,
+    /// How often the models were asked.
+    asked: usize,
+    /// How many moments there were.
+    moments: u32,
+    answer: String,
+    delegated: usize,
+    /// What the message has spent, and of that the run that it delegated.
+    spent: (Amount, Amount),
+}
+
+/// Talks over so many lives, the first of which ends at this moment.
+fn over_two_lives(moment: Option<u32>) -> Came {
     let folder = tempfile::tempdir().unwrap();
     let place = Place::Folder(folder.path().join("store"));
     let world = World::default();
@@ -228,20 +247,29 @@ fn over_two_lives(moment: Option<u32>) -> (BTreeMap<String, String>, usize, u32,
             };
             tokio::select! {
                 view = ended(&engine, id) => {
-                    let delegated = delegated(&engine, id).await.len();
+                    let delegated = delegated(&engine, id).await;
+                    let theirs = engine.run_get(delegated[0].run_id).await.unwrap();
                     for worker in running {
                         worker.stop().await.unwrap();
                     }
-                    Some((answer(&view), delegated))
+                    Some((view, theirs, delegated.len()))
                 }
                 () = world.stopped.notified() => None,
             }
         });
-        if let Some((answer, delegated)) = over {
+        if let Some((view, theirs, delegated)) = over {
             let asked = talker.asked.lock().unwrap().len() + cashier.asked.lock().unwrap().len();
             let done = world.done.lock().unwrap().iter().cloned().collect();
-            let moments = world.moments.lock().unwrap().0;
-            return (done, asked, moments, answer, delegated);
+            let (own, theirs) = (view.account.unwrap(), theirs.account.unwrap());
+            assert!(own.ledger.held.is_zero(), "nothing is held any more");
+            return Came {
+                done,
+                asked,
+                moments: world.moments.lock().unwrap().0,
+                answer: answer(&view),
+                delegated,
+                spent: (own.ledger.spent, theirs.ledger.used()),
+            };
         }
     }
     panic!("it ended neither time");
@@ -249,17 +277,44 @@ fn over_two_lives(moment: Option<u32>) -> (BTreeMap<String, String>, usize, u32,
 
 #[test]
 fn a_crash_at_any_moment_of_an_answer_delegates_once_and_charges_once() {
-    let (done, asked, moments, whole, delegated) = over_two_lives(None);
+    let whole = over_two_lives(None);
     let charged = ["charge 5", "charge 7"];
-    assert_eq!((effects(&done), delegated), (charged.to_vec(), 1));
-    for moment in 1..=moments {
-        let (done, again, _, answer, delegated) = over_two_lives(Some(moment));
-        assert_eq!((answer, delegated), (whole.clone(), 1), "at {moment}");
-        assert_eq!(effects(&done), charged, "at {moment}: under one key each");
+    assert_eq!(
+        (effects(&whole.done), whole.delegated),
+        (charged.to_vec(), 1)
+    );
+    // Two turns of 15 tokens and a call are its own; all that its crew spent is the message's, too.
+    let own = Amount {
+        tokens: 30,
+        usd_micros: 0,
+        calls: 3,
+    };
+    assert_eq!(whole.spent.0, whole.spent.1.plus(own));
+    for moment in 1..=whole.moments {
+        let came = over_two_lives(Some(moment));
+        assert_eq!(
+            (came.answer, came.delegated),
+            (whole.answer.clone(), 1),
+            "at {moment}"
+        );
+        assert_eq!(
+            effects(&came.done),
+            charged,
+            "at {moment}: under one key each"
+        );
         // At most what two workers' tasks had in flight is asked again.
         assert!(
-            (asked..=asked + 2).contains(&again),
-            "at {moment}: {again} for {asked}"
+            (whole.asked..=whole.asked + 2).contains(&came.asked),
+            "at {moment}: {} for {}",
+            came.asked,
+            whole.asked
         );
+        // A question that the crash cut off counts as bought: one, and nothing else.
+        let own = came.spent.0.minus(came.spent.1);
+        assert!(
+            (30..30 + 6_000).contains(&own.tokens),
+            "at {moment}: {own:?}"
+        );
+        assert!(came.spent.0.tokens <= TOKENS, "at {moment}");
     }
 }

@@ -166,6 +166,43 @@ fn a_step_of_which_nobody_heard_again_counts_as_spent_when_it_is_done_again() {
     assert_eq!((ledger.spent, ledger.held), (tokens(500), tokens(0)));
 }
 
+/// The same key is the same purchase: a keyed step that is done again holds what it held, also where
+/// nothing else of the cap is left.
+#[test]
+fn a_keyed_step_that_is_done_again_is_reserved_once() {
+    let mut world = World::with_workers(&["a", "b"]);
+    let cap = Budget {
+        tokens: Some(1_000),
+        ..Budget::default()
+    };
+    let run = run(&mut world, 1, cap);
+    let keyed = |state, amount| {
+        Report::Recorded(NewRecord {
+            key: n("run_1"),
+            effect: EffectClass::Keyed,
+            state,
+            cost: Some(Cost {
+                amount,
+                last: false,
+            }),
+        })
+    };
+    let lease = world.next("a").unwrap();
+    // All but the tenth that is kept for last words.
+    world.report(&lease, keyed(Intended, tokens(900))).unwrap();
+    world.lose("a");
+    let again = world.next("b").unwrap();
+    // A token more than there was before is not to be had.
+    let refused = world.report(&again, keyed(Intended, tokens(901)));
+    assert_eq!(refused.unwrap_err().code, Code::BudgetExhausted);
+    world.report(&again, keyed(Intended, tokens(900))).unwrap();
+    let ledger = account(&world, run).ledger;
+    assert_eq!((ledger.spent, ledger.held), (tokens(0), tokens(900)));
+    world.report(&again, keyed(done(), tokens(650))).unwrap();
+    let ledger = account(&world, run).ledger;
+    assert_eq!((ledger.spent, ledger.held), (tokens(650), tokens(0)));
+}
+
 #[test]
 fn what_is_in_doubt_stays_reserved_until_somebody_knows() {
     let mut world = World::with_workers(&["a"]);
