@@ -1622,6 +1622,12 @@ export type Said = {
   /** Which. */
   tool: string;
 } | {
+  kind: "tool_progress";
+  /** How far it is, in its own words: somebody else's, perhaps. */
+  text: string;
+  /** Of which tool. */
+  tool: string;
+} | {
   /** Bytes that it gave back. */
   bytes: number;
   kind: "tool_result";

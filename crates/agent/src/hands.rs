@@ -4,7 +4,8 @@
 
 use crate::board;
 use crate::model::ToolSpec;
-use crate::tool::{ToolCard, Toolbox};
+use crate::tool::{Tell, ToolCard, Toolbox, nobody};
+use crate::voice;
 use async_trait::async_trait;
 use chargehand::{Context, EffectClass};
 use domain::demand::{Lack, Miss};
@@ -124,16 +125,33 @@ impl Granted {
     /// As [`Toolbox::call`]; [`Failure::in_doubt`] when it may have had an effect that must not be
     /// repeated.
     pub async fn make(&self, tool: &str, arguments: &Value, key: &str) -> Result<Value, Failure> {
+        self.make_telling(tool, arguments, key, nobody()).await
+    }
+
+    /// As [`make`](Self::make), telling how far the call is while it goes on, where its tool does.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn make_telling(
+        &self,
+        tool: &str,
+        arguments: &Value,
+        key: &str,
+        tell: Tell,
+    ) -> Result<Value, Failure> {
         let Some(card) = self.card(tool) else {
             let text = format!("there is no tool “{tool}” for you");
             return Err(Failure::permanent("tool.unknown", text));
         };
         let name = card.name.as_str();
-        let called = self.toolbox.call(&self.tools, name, arguments, key).await;
-        called.map_err(|failure| match card.leaves_in_doubt(&failure) {
-            true => Failure::in_doubt(failure.message),
-            false => failure,
-        })
+        let toolbox = &self.toolbox;
+        let called = toolbox.call_telling(&self.tools, name, arguments, key, tell);
+        called
+            .await
+            .map_err(|failure| match card.leaves_in_doubt(&failure) {
+                true => Failure::in_doubt(failure.message),
+                false => failure,
+            })
     }
 
     /// A tool of the board, if it was granted.
@@ -187,7 +205,11 @@ impl Hands for Granted {
         if let Some((name, _)) = self.board(tool) {
             return board::call(task, name, arguments, key).await;
         }
-        let made = self.make(tool, arguments, key).await;
+        let tell = match self.card(tool) {
+            Some(card) => voice::telling(task, &card.name),
+            None => nobody(),
+        };
+        let made = self.make_telling(tool, arguments, key, tell).await;
         if let (Err(failure), Some(card)) = (&made, self.card(tool))
             && failure.code == "tool.unavailable"
         {

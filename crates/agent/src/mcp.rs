@@ -16,15 +16,16 @@
 //!
 //! Deliberately absent: what a server may ask of its client (sampling, elicitation, roots) is declined;
 //! its prompts and resources are not read; OAuth; tasks that outlive a call; the transport of 2024
-//! (HTTP with a stream of its own). Progress is received and shows nowhere, and it buys no time.
+//! (HTTP with a stream of its own). Progress is for whoever watches, and buys no time.
 
 mod connection;
 mod content;
 mod listed;
+mod progress;
 
 use crate::crew::{Crew, McpServer, McpTool, McpWay};
 use crate::tool::command::{Revealed, redact, redacted, variables};
-use crate::tool::{ARGUMENTS_BYTES_MAX, Told, Tool, ToolCard, cut, fits};
+use crate::tool::{ARGUMENTS_BYTES_MAX, Tell, Told, Tool, ToolCard, cut, fits, nobody};
 use async_trait::async_trait;
 use connection::{Broken, Connection};
 use domain::name::{Name, nearest};
@@ -370,7 +371,13 @@ impl Server {
         }
     }
 
-    async fn call(&self, tool: &str, arguments: &Value, key: &str) -> Result<Value, Failure> {
+    async fn call(
+        &self,
+        tool: &str,
+        arguments: &Value,
+        key: &str,
+        tell: &Tell,
+    ) -> Result<Value, Failure> {
         let reached = async {
             let turn = self.calls.acquire().await;
             let turn = turn.map_err(|_| self.unreachable("it is stopped".into()))?;
@@ -393,7 +400,7 @@ impl Server {
             );
             return Err(Failure::permanent("tool.arguments", text));
         }
-        let mut result = match connection.call(tool, arguments, key).await {
+        let mut result = match connection.call(tool, arguments, key, tell).await {
             Ok(result) => result,
             Err(broken) => return Err(self.ended(&connection, broken).await),
         };
@@ -534,7 +541,16 @@ impl Tool for RemoteTool {
     }
 
     async fn call(&self, arguments: &Value, key: &str) -> Result<Value, Failure> {
-        let called = self.server.call(&self.tool, arguments, key).await;
+        self.call_telling(arguments, key, &nobody()).await
+    }
+
+    async fn call_telling(
+        &self,
+        arguments: &Value,
+        key: &str,
+        tell: &Tell,
+    ) -> Result<Value, Failure> {
+        let called = self.server.call(&self.tool, arguments, key, tell).await;
         called.map_err(|failure| match failure.code.as_str() {
             "mcp.broken" | "mcp.protocol" => Failure {
                 retryable: self.card.effect.is_repeatable(),

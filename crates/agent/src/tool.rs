@@ -77,6 +77,9 @@ pub const MODEL_NAME_CHARS_MAX: usize = 64;
 /// Longest wait for a tool that was stopped to be gone.
 pub const STOP_TIME_MAX: Duration = Duration::from_millis(1_000);
 
+/// Shortest time between two words of a call on how far it is; of what it says meanwhile, the last
+/// counts.
+pub const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 /// How often a call is made again, at most.
 pub const RETRIES_MAX: u32 = 10;
 /// The pause before the first repetition; each next one is twice as long.
@@ -162,6 +165,27 @@ pub trait Tool: Send + Sync {
     /// What it says itself: that it did not do what it was asked (`tool.failed`), is not to be had
     /// (`tool.unavailable`), or broke off (`tool.timed_out`, `tool.output`, `tool.broken`).
     async fn call(&self, arguments: &Value, key: &str) -> Result<Value, Failure>;
+
+    /// As [`call`](Self::call), telling how far it is while it goes on, where it knows.
+    ///
+    /// # Errors
+    /// The same.
+    async fn call_telling(
+        &self,
+        arguments: &Value,
+        key: &str,
+        _tell: &Tell,
+    ) -> Result<Value, Failure> {
+        self.call(arguments, key).await
+    }
+}
+
+/// Is told in a line how far a call is, at most every [`PROGRESS_PAUSE`].
+pub type Tell = Arc<dyn Fn(String) + Send + Sync>;
+
+/// Who does not want to know.
+pub(crate) fn nobody() -> Tell {
+    Arc::new(|_| {})
 }
 
 /// What models are told of a tool, beside its name.
@@ -343,6 +367,22 @@ impl Toolbox {
         arguments: &Value,
         key: &str,
     ) -> Result<Value, Failure> {
+        let called = self.call_telling(granted, name, arguments, key, nobody());
+        called.await
+    }
+
+    /// As [`call`](Self::call), telling how far it is while it goes on, where the tool does.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn call_telling(
+        &self,
+        granted: &BTreeSet<String>,
+        name: &str,
+        arguments: &Value,
+        key: &str,
+        tell: Tell,
+    ) -> Result<Value, Failure> {
         let Some(held) = self.tools.get(name) else {
             return Err(self.unknown(name, granted.iter().map(String::as_str)));
         };
@@ -359,11 +399,11 @@ impl Toolbox {
         let mut pause = RETRY_PAUSE;
         let mut made = 0;
         let result = loop {
-            let (tool, arguments, key) =
-                (Arc::clone(&held.tool), arguments.clone(), key.to_owned());
+            let (tool, tell) = (Arc::clone(&held.tool), Arc::clone(&tell));
+            let (arguments, key) = (arguments.clone(), key.to_owned());
             let called = limited(card, async move {
                 available(&*tool).await?;
-                tool.call(&arguments, &key).await
+                tool.call_telling(&arguments, &key, &tell).await
             });
             let failure = match called.await {
                 Ok(result) => break result,

@@ -6,8 +6,10 @@
 //! the answer. What tools give back is not told, only how much it was.
 
 use crate::model::Delta;
+use crate::tool::Tell;
 use chargehand::{Context, Failure, Said};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// One question to a model, however often it has to be asked.
 pub(crate) struct Voice<'a> {
@@ -65,6 +67,15 @@ pub(crate) fn calling(task: &Context, tool: &str, arguments: &Value) {
         tool: tool.to_owned(),
         arguments: arguments.to_string(),
     });
+}
+
+/// How far it is, whenever it says so.
+pub(crate) fn telling(task: &Context, tool: &str) -> Tell {
+    let (task, tool) = (task.clone(), tool.to_owned());
+    Arc::new(move |text| {
+        let tool = tool.clone();
+        task.say(Said::ToolProgress { tool, text });
+    })
 }
 
 /// It has ended.

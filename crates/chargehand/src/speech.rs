@@ -73,6 +73,11 @@ impl Waiting {
                 let arguments = cut(arguments, SAID_ARGUMENT_BYTES_MAX);
                 self.push(agent, Said::ToolCall { tool, arguments });
             }
+            Said::ToolProgress { tool, text } => {
+                let tool = cut(tool, NAME_BYTES_MAX);
+                let text = cut(text, SAID_ARGUMENT_BYTES_MAX);
+                self.push(agent, Said::ToolProgress { tool, text });
+            }
             Said::ToolResult {
                 tool,
                 succeeded,

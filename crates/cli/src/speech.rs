@@ -58,6 +58,7 @@ pub(crate) fn plain(text: &str) -> String {
 pub(crate) fn deed(said: &Said) -> Option<String> {
     Some(match said {
         Said::ToolCall { tool, arguments } => format!("{tool} {arguments}"),
+        Said::ToolProgress { tool, text } => format!("{tool}: {text}"),
         Said::ToolResult {
             tool,
             succeeded: true,
@@ -171,7 +172,10 @@ fn told(all: &mut HashMap<TaskId, Now>, piece: &Piece) {
             }
         }
         Said::TurnEnded { .. } | Said::Dropped { .. } => {}
-        deed_of @ (Said::ToolCall { .. } | Said::ToolResult { .. } | Said::Note { .. }) => {
+        deed_of @ (Said::ToolCall { .. }
+        | Said::ToolProgress { .. }
+        | Said::ToolResult { .. }
+        | Said::Note { .. }) => {
             let text = deed(deed_of).unwrap_or_default();
             now.words = plain(&text).chars().take(4 * SHOWN).collect();
         }

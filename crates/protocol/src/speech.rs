@@ -121,6 +121,13 @@ pub enum Said {
         /// With what: JSON, cut after 1,024 bytes.
         arguments: String,
     },
+    /// A call goes on.
+    ToolProgress {
+        /// Of which tool.
+        tool: String,
+        /// How far it is, in its own words: somebody else's, perhaps.
+        text: String,
+    },
     /// A call came to its end.
     ToolResult {
         /// Of which tool.
@@ -150,6 +157,7 @@ impl Said {
             Self::Text { .. } => "text",
             Self::TurnEnded { .. } => "turn_ended",
             Self::ToolCall { .. } => "tool_call",
+            Self::ToolProgress { .. } => "tool_progress",
             Self::ToolResult { .. } => "tool_result",
             Self::Note { .. } => "note",
             Self::Dropped { .. } => "dropped",
@@ -161,6 +169,7 @@ impl Said {
         match self {
             Self::Text { text, .. } | Self::Note { text } => text.len(),
             Self::ToolCall { tool, arguments } => tool.len() + arguments.len(),
+            Self::ToolProgress { tool, text } => tool.len() + text.len(),
             Self::ToolResult { tool, .. } => tool.len(),
             Self::TurnBegan { .. } | Self::TurnEnded { .. } | Self::Dropped { .. } => 0,
         }

@@ -3116,6 +3116,18 @@ class SaidToolCall(TypedDict):
     """Which."""
 
 
+class SaidToolProgress(TypedDict):
+    """A call goes on."""
+
+    kind: Literal["tool_progress"]
+
+    text: str
+    """How far it is, in its own words: somebody else's, perhaps."""
+
+    tool: str
+    """Of which tool."""
+
+
 class SaidToolResult(TypedDict):
     """A call came to its end."""
 
@@ -3154,6 +3166,7 @@ Said = Union[
     "SaidText",
     "SaidTurnEnded",
     "SaidToolCall",
+    "SaidToolProgress",
     "SaidToolResult",
     "SaidNote",
     "SaidDropped",

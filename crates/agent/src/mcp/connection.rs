@@ -2,19 +2,21 @@
 
 use super::content::{Gave, gave};
 use super::listed::Listed;
+use super::progress::Progress;
 use super::{CALLS_AT_ONCE_MAX, KEY_FIELD, MESSAGE_BYTES_MAX};
 use crate::command::{Capture, DRAIN_TIME_MAX, Group, STDERR_BYTES_MAX, Surroundings, spawn};
 use crate::tool::command::Revealed;
-use crate::tool::{STOP_TIME_MAX, cut};
+use crate::tool::{STOP_TIME_MAX, Tell, cut};
 use reqwest::redirect::Policy;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, ClientCapabilities, ClientConfig, Implementation,
-    ListToolsResult, PaginatedRequestParams, ProtocolVersion, RequestMetaObject,
+    CallToolRequest, CallToolRequestParams, CancelledNotificationParam, ClientCapabilities,
+    ClientConfig, Implementation, ListToolsResult, PaginatedRequestParams,
+    ProgressNotificationParam, ProtocolVersion, RequestId, RequestMetaObject, ServerResult,
     SubscriptionFilter,
 };
 use rmcp::service::{
     ClientCacheConfig, ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer,
-    RunningService, ServiceError, serve_client_with_lifecycle,
+    PeerRequestOptions, RunningService, ServiceError, serve_client_with_lifecycle,
 };
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::async_rw::AsyncRwTransport;
@@ -52,7 +54,7 @@ pub(super) struct Connection {
     pub(super) listed: Mutex<Option<Arc<Listed>>>,
     /// Secrets that it was given.
     pub(super) revealed: Vec<Revealed>,
-    changes: Arc<AtomicU64>,
+    heard: Listener,
     /// A call was given up: it is not known whether it still answers.
     doubtful: AtomicBool,
     following: Option<AbortHandle>,
@@ -123,9 +125,8 @@ impl Connection {
             let transport = AsyncRwTransport::new_client(read, write)
                 .with_max_line_length(MESSAGE_BYTES_MAX + 1);
             let listener = Listener::default();
-            let changes = Arc::clone(&listener.changes);
-            match serve_client_with_lifecycle(listener, transport, lifecycle).await {
-                Ok(running) => return Ok(Self::begun(running, changes, Some(process)).await),
+            match serve_client_with_lifecycle(listener.clone(), transport, lifecycle).await {
+                Ok(running) => return Ok(Self::begun(running, listener, Some(process)).await),
                 Err(fault) => {
                     let ended = matches!(fault, ClientInitializeError::ConnectionClosed(_));
                     told = format!("{}{}", begun_badly(&fault), process.story().await);
@@ -162,16 +163,15 @@ impl Connection {
         config.auth_header = key.map(str::to_owned);
         let transport = StreamableHttpClientTransport::with_client(http, config);
         let listener = Listener::default();
-        let changes = Arc::clone(&listener.changes);
-        match serve_client_with_lifecycle(listener, transport, any_revision()).await {
-            Ok(running) => Ok(Self::begun(running, changes, None).await),
+        match serve_client_with_lifecycle(listener.clone(), transport, any_revision()).await {
+            Ok(running) => Ok(Self::begun(running, listener, None).await),
             Err(fault) => Err(begun_badly(&fault)),
         }
     }
 
     async fn begun(
         running: RunningService<RoleClient, Listener>,
-        changes: Arc<AtomicU64>,
+        heard: Listener,
         process: Option<Process>,
     ) -> Self {
         let peer = running.peer();
@@ -185,7 +185,7 @@ impl Connection {
             tells && info.protocol_version >= ProtocolVersion::V_2026_07_28
         });
         let following = follows.then(|| {
-            let following = tokio::spawn(follow(peer.clone(), Arc::clone(&changes)));
+            let following = tokio::spawn(follow(peer.clone(), Arc::clone(&heard.changes)));
             following.abort_handle()
         });
         Self {
@@ -193,7 +193,7 @@ impl Connection {
             process,
             listed: Mutex::default(),
             revealed: Vec::new(),
-            changes,
+            heard,
             doubtful: AtomicBool::new(false),
             following,
         }
@@ -220,7 +220,7 @@ impl Connection {
 
     /// How often it said that its list changed.
     pub(super) fn changes(&self) -> u64 {
-        self.changes.load(Relaxed)
+        self.heard.changes.load(Relaxed)
     }
 
     /// The protocol's revision that is spoken.
@@ -251,36 +251,61 @@ impl Connection {
         tool: &str,
         arguments: &Value,
         key: &str,
+        tell: &Tell,
     ) -> Result<Gave, Broken> {
         let mut params = CallToolRequestParams::new(tool.to_owned());
         params.arguments = arguments.as_object().cloned();
         let mut meta = RequestMetaObject::new();
         meta.insert(KEY_FIELD.into(), key.into());
         params.meta = Some(meta);
-        // Whoever gives the call up leaves a doubt behind, and the protocol's word that it is cancelled.
-        let mut unanswered = Unanswered(Some(&self.doubtful));
-        let answer = self.running.peer().call_tool_once(params).await;
-        unanswered.0 = None;
+        let request = CallToolRequest::new(params).into();
+        let peer = self.running.peer();
+        let sent = peer.send_request_with_option(request, PeerRequestOptions::no_options());
+        let sent = sent.await.map_err(broken)?;
+        let mut unanswered = Unanswered {
+            doubtful: &self.doubtful,
+            call: Some((peer, sent.id.clone())),
+        };
+        let call = sent.progress_token.clone();
+        let progress = &self.heard.progress;
+        let answer = tokio::select! {
+            answer = sent.await_response() => answer,
+            never = progress.follow(&call, &self.revealed, tell) => match never {},
+        };
+        unanswered.call = None;
         match answer.map_err(broken)? {
-            CallToolResponse::Complete(result) => Ok(gave(result)),
-            CallToolResponse::InputRequired(_) => {
+            ServerResult::CallToolResult(result) => Ok(gave(result)),
+            ServerResult::InputRequiredResult(_) => {
                 let why = "it wants to ask a person or a model back, which it may not";
                 Err(Broken::refused(why.into(), false))
             }
-            _ => Err(Broken::protocol(
+            ServerResult::CreateTaskResult(_) => Err(Broken::protocol(
                 "it answered a call with a task, which it was not asked to".into(),
             )),
+            _ => Err(broken(ServiceError::UnexpectedResponse)),
         }
     }
 }
 
-/// A call under way. When it is given up, nobody knows whether the server still answers.
-struct Unanswered<'a>(Option<&'a AtomicBool>);
+/// A call under way. When it is given up, nobody knows whether the server still answers, and it is
+/// told in the protocol's words that nobody waits any more.
+struct Unanswered<'a> {
+    doubtful: &'a AtomicBool,
+    call: Option<(&'a Peer<RoleClient>, RequestId)>,
+}
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        if let Some(doubtful) = self.0 {
-            doubtful.store(true, Relaxed);
+        let Some((peer, call)) = self.call.take() else {
+            return;
+        };
+        self.doubtful.store(true, Relaxed);
+        let peer = peer.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let cancelled = CancelledNotificationParam::new(Some(call), None);
+                let _ = peer.notify_cancelled(cancelled).await;
+            });
         }
     }
 }
@@ -328,10 +353,12 @@ async fn follow(peer: Peer<RoleClient>, changes: Arc<AtomicU64>) {
     changes.fetch_add(1, Relaxed);
 }
 
-/// Our side of a connection: it hears that the list changed, and declines whatever it is asked.
-#[derive(Default)]
+/// Our side of a connection: it hears that the list changed and how far calls are, and declines
+/// whatever it is asked.
+#[derive(Clone, Default)]
 struct Listener {
     changes: Arc<AtomicU64>,
+    progress: Arc<Progress>,
 }
 
 impl ClientHandler for Listener {
@@ -343,6 +370,14 @@ impl ClientHandler for Listener {
 
     async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
         self.changes.fetch_add(1, Relaxed);
+    }
+
+    async fn on_progress(
+        &self,
+        said: ProgressNotificationParam,
+        _: NotificationContext<RoleClient>,
+    ) {
+        self.progress.note(said);
     }
 }
 

@@ -15,7 +15,7 @@ use domain::task::Failure;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -57,6 +57,18 @@ impl Bench {
         tokio::time::timeout(PATIENCE, called)
             .await
             .expect("a call comes back")
+    }
+
+    /// What a call came to, and what was told of it on the way.
+    async fn call_telling(&self, tool: &str, arguments: Value) -> (Value, Vec<String>) {
+        let told: Arc<Mutex<Vec<String>>> = Arc::default();
+        let hear = Arc::clone(&told);
+        let tell = Arc::new(move |text| hear.lock().unwrap().push(text));
+        let called = self.hands.make_telling(tool, &arguments, "key-1", tell);
+        let called = tokio::time::timeout(PATIENCE, called).await;
+        let output = called.expect("a call comes back").unwrap();
+        let told = told.lock().unwrap().clone();
+        (output, told)
     }
 
     /// What a model is told of its tools: name, description and schema.

@@ -56,6 +56,18 @@ async fn everything() -> Served {
     serve(command.arg("streamableHttp")).await
 }
 
+/// Of four steps some are told, in their order: the last word counts where two come too soon.
+#[track_caller]
+fn counts_up(told: &[String]) {
+    let step = |text: &String| {
+        text.strip_suffix(" of 4")
+            .and_then(|n| n.parse::<u32>().ok())
+    };
+    let steps: Option<Vec<u32>> = told.iter().map(step).collect();
+    let steps = steps.unwrap_or_else(|| panic!("{told:?}"));
+    assert!(steps.is_sorted() && steps.len() >= 2, "{told:?}");
+}
+
 #[tokio::test]
 async fn a_public_server_is_used_over_standard_input_and_output() {
     let mcp = format!(
@@ -116,10 +128,11 @@ async fn a_public_server_is_used_over_standard_input_and_output() {
     assert!(env.get("PATH").is_some());
     assert!(env.get("CARGO_MANIFEST_DIR").is_none(), "{env}");
     // It speaks of its progress, and that changes nothing.
-    let long = bench
-        .call("everything.long", json!({"duration": 0.2, "steps": 4}))
-        .await;
-    assert!(long.unwrap().as_str().unwrap().contains("completed"));
+    // How far a call is, is told while it goes on.
+    let long = json!({"duration": 1, "steps": 4});
+    let (output, told) = bench.call_telling("everything.long", long).await;
+    assert!(output.as_str().unwrap().contains("completed"));
+    counts_up(&told);
 
     let server = bench.server("everything", &["echo"]);
     let (protocol, tools) = available(server.health().await);
@@ -174,7 +187,11 @@ async fn a_public_server_is_used_over_http_in_the_revision_before() {
     let mcp = format!("{{everything: {{url: \"{}\"}}}}", served.url);
     let bench = Bench::new(
         &mcp,
-        &["everything.echo", "everything.get-structured-content"],
+        &[
+            "everything.echo",
+            "everything.get-structured-content",
+            "everything.trigger-long-running-operation",
+        ],
     );
     let echoed = bench
         .call("everything.echo", json!({"message": "hello"}))
@@ -185,6 +202,9 @@ async fn a_public_server_is_used_over_http_in_the_revision_before() {
         json!({"location": "Chicago"}),
     );
     assert!(weather.await.unwrap()["humidity"].is_number());
+    let long = json!({"duration": 1, "steps": 4});
+    let long = bench.call_telling("everything.trigger-long-running-operation", long);
+    counts_up(&long.await.1);
     let (protocol, _) = available(bench.server("everything", &["echo"]).health().await);
     assert_eq!(protocol, "2025-11-25");
 }
