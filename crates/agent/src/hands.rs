@@ -160,8 +160,9 @@ impl Granted {
     }
 
     /// The granted tool that models know by this name. Its own name will do, too.
-    fn card(&self, tool: &str) -> Option<&ToolCard> {
-        let name = self.toolbox.name_of(tool).map_or(tool, Name::as_str);
+    fn card(&self, tool: &str) -> Option<Arc<ToolCard>> {
+        let own = self.toolbox.name_of(tool);
+        let name = own.as_ref().map_or(tool, Name::as_str);
         let card = self.toolbox.card(name)?;
         self.tools.contains(name).then_some(card)
     }
@@ -176,15 +177,17 @@ impl Hands for Granted {
     }
 
     fn guard(&self, tool: &str) -> Guard {
-        let name = match self.board(tool) {
-            Some((name, _)) => Some(name),
-            None => self.card(tool).map(|card| card.name.as_str()),
-        };
-        let sensitive = self.card(tool).map(|card| card.sensitive.clone());
-        Guard {
-            every: name.is_some_and(|name| self.approve.contains(name)),
-            sensitive: sensitive.unwrap_or_default(),
+        if let Some((name, _)) = self.board(tool) {
+            return Guard {
+                every: self.approve.contains(name),
+                sensitive: Vec::new(),
+            };
         }
+        let guard = |card: Arc<ToolCard>| Guard {
+            every: self.approve.contains(card.name.as_str()),
+            sensitive: card.sensitive.clone(),
+        };
+        self.card(tool).map(guard).unwrap_or_default()
     }
 
     fn known(&self, tool: &str) -> Option<(String, EffectClass)> {
@@ -222,7 +225,8 @@ impl Hands for Granted {
         let mut asked = JoinSet::new();
         for tool in &self.tools {
             let (toolbox, tool) = (Arc::clone(&self.toolbox), tool.clone());
-            if toolbox.card(&tool).is_some() {
+            // One that was granted and is not there yet is not available, either.
+            if board::known(&tool).is_none() {
                 asked.spawn(async move { toolbox.available(&tool).await.err().map(|_| tool) });
             }
         }
@@ -238,7 +242,8 @@ impl Hands for Granted {
     }
 
     async fn missed(&self, task: &Context, tool: &str) {
-        let name = self.toolbox.name_of(tool).map_or(tool, Name::as_str);
+        let own = self.toolbox.name_of(tool);
+        let name = own.as_ref().map_or(tool, Name::as_str);
         let is_there = self.toolbox.card(name).is_some() || board::known(tool).is_some();
         let lack = match is_there {
             true => Lack::NotGranted,

@@ -56,7 +56,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::task::AbortHandle;
 
@@ -198,15 +198,50 @@ pub struct Told {
 }
 
 /// Tools by name. Who calls says what was granted; nothing is by default.
+///
+/// Tools may be added at any time, and are there from then on for whoever was granted their names,
+/// also for agents that work already:
+///
+/// ```
+/// use agent::tool::{Fetch, Tool, Toolbox};
+/// use std::sync::Arc;
+///
+/// let tools = Toolbox::new([]).unwrap();
+/// tools.register(Arc::new(Fetch::public())).unwrap();
+/// assert_eq!(tools.cards()[0].name.as_str(), "http.fetch");
+/// let again = tools.register(Arc::new(Fetch::public())).unwrap_err();
+/// assert_eq!(again.code, "tool.duplicate");
+/// ```
 pub struct Toolbox {
-    tools: BTreeMap<Name, Held>,
+    tools: RwLock<BTreeMap<Name, Arc<Held>>>,
 }
 
 struct Held {
     tool: Arc<dyn Tool>,
+    card: Arc<ToolCard>,
     input: Validator,
     output: Option<Validator>,
     model_name: String,
+}
+
+impl Held {
+    fn of(tool: Arc<dyn Tool>) -> Result<Self, Failure> {
+        let card = tool.card();
+        let schema = |schema: &Value| {
+            compiled(schema).map_err(|fault| {
+                let (name, fault) = (&card.name, cut(&fault.to_string()));
+                let text = format!("a schema of “{name}” is none: {fault}");
+                Failure::permanent("tool.schema", text)
+            })
+        };
+        Ok(Self {
+            input: schema(&card.input)?,
+            output: card.output.as_ref().map(schema).transpose()?,
+            model_name: String::new(),
+            card: Arc::new(card.clone()),
+            tool,
+        })
+    }
 }
 
 impl Toolbox {
@@ -215,36 +250,45 @@ impl Toolbox {
     /// # Errors
     /// `tool.schema` when a tool's schema is none, `tool.duplicate` when two have one name.
     pub fn new(tools: impl IntoIterator<Item = Arc<dyn Tool>>) -> Result<Self, Failure> {
-        let mut held = BTreeMap::new();
+        let mut tools: Vec<_> = tools.into_iter().collect();
+        // Names for models go by this order, not by the one they came in.
+        tools.sort_by(|one, other| one.card().name.cmp(&other.card().name));
+        let toolbox = Self {
+            tools: RwLock::default(),
+        };
         for tool in tools {
-            let card = tool.card();
-            let name = card.name.clone();
-            let schema = |schema: &Value| {
-                compiled(schema).map_err(|fault| {
-                    let fault = cut(&fault.to_string());
-                    Failure::permanent(
-                        "tool.schema",
-                        format!("a schema of “{name}” is none: {fault}"),
-                    )
-                })
-            };
-            let new = Held {
-                input: schema(&card.input)?,
-                output: card.output.as_ref().map(schema).transpose()?,
-                model_name: String::new(),
-                tool: Arc::clone(&tool),
-            };
-            if held.insert(name.clone(), new).is_some() {
-                let text = format!("two tools have the name “{name}”");
-                return Err(Failure::permanent("tool.duplicate", text));
-            }
+            toolbox.register(tool)?;
         }
-        let mut taken = BTreeSet::new();
-        for (name, held) in &mut held {
-            held.model_name = model_name(name, &taken);
-            taken.insert(held.model_name.clone());
+        Ok(toolbox)
+    }
+
+    /// Adds a tool. It has no grants by that: whoever was granted its name can call it from now on, and
+    /// whoever plans knows of it.
+    ///
+    /// # Errors
+    /// As [`Toolbox::new`]; what was there stays.
+    pub fn register(&self, tool: Arc<dyn Tool>) -> Result<(), Failure> {
+        let mut new = Held::of(tool)?;
+        let name = new.card.name.clone();
+        let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
+        if tools.contains_key(&name) {
+            let text = format!("two tools have the name “{name}”");
+            return Err(Failure::permanent("tool.duplicate", text));
         }
-        Ok(Self { tools: held })
+        let taken = tools.values().map(|held| held.model_name.as_str());
+        new.model_name = model_name(&name, &taken.collect());
+        tools.insert(name, Arc::new(new));
+        Ok(())
+    }
+
+    fn held(&self, name: &str) -> Option<Arc<Held>> {
+        let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+        tools.get(name).map(Arc::clone)
+    }
+
+    fn all(&self) -> Vec<Arc<Held>> {
+        let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+        tools.values().map(Arc::clone).collect()
     }
 
     /// With the built-in tools that need no folder.
@@ -288,26 +332,33 @@ impl Toolbox {
     }
 
     /// What there is, by name.
-    pub fn cards(&self) -> impl Iterator<Item = &ToolCard> {
-        self.tools.values().map(|held| held.tool.card())
+    #[must_use]
+    pub fn cards(&self) -> Vec<Arc<ToolCard>> {
+        let card = |held: Arc<Held>| Arc::clone(&held.card);
+        self.all().into_iter().map(card).collect()
     }
 
     /// Those of a category, whatever its letters' case.
-    pub fn cards_of(&self, category: &str) -> impl Iterator<Item = &ToolCard> {
-        self.cards()
-            .filter(move |card| card.category.eq_ignore_ascii_case(category))
+    #[must_use]
+    pub fn cards_of(&self, category: &str) -> Vec<Arc<ToolCard>> {
+        let mut cards = self.cards();
+        cards.retain(|card| card.category.eq_ignore_ascii_case(category));
+        cards
     }
 
     /// The card of this name.
     #[must_use]
-    pub fn card(&self, name: &str) -> Option<&ToolCard> {
-        self.tools.get(name).map(|held| held.tool.card())
+    pub fn card(&self, name: &str) -> Option<Arc<ToolCard>> {
+        self.held(name).map(|held| Arc::clone(&held.card))
     }
 
     /// What was granted, as models are told of it.
     pub async fn specs(&self, granted: &BTreeSet<String>) -> Vec<ToolSpec> {
         let mut specs = Vec::new();
-        for (_, held) in (self.tools.iter()).filter(|(name, _)| granted.contains(name.as_str())) {
+        for held in self.all() {
+            if !granted.contains(held.card.name.as_str()) {
+                continue;
+            }
             let told = held.tool.told().await;
             specs.push(ToolSpec {
                 name: held.model_name.clone(),
@@ -320,9 +371,10 @@ impl Toolbox {
 
     /// The name of the tool that models call by this name.
     #[must_use]
-    pub fn name_of(&self, model_name: &str) -> Option<&Name> {
-        let mut held = self.tools.iter();
-        held.find_map(|(name, held)| (held.model_name == model_name).then_some(name))
+    pub fn name_of(&self, model_name: &str) -> Option<Name> {
+        let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+        let mut held = tools.iter();
+        held.find_map(|(name, held)| (held.model_name == model_name).then(|| name.clone()))
     }
 
     /// Whether a tool could be called now.
@@ -331,11 +383,12 @@ impl Toolbox {
     /// `tool.unknown`, or `tool.unavailable` with the reason; a tool that does not say within its time
     /// limit is not.
     pub async fn available(&self, name: &str) -> Result<(), Failure> {
-        let Some(held) = self.tools.get(name) else {
-            return Err(self.unknown(name, self.tools.keys().map(Name::as_str)));
+        let Some(held) = self.held(name) else {
+            let cards = self.cards();
+            return Err(unknown(name, cards.iter().map(|card| card.name.as_str())));
         };
         let tool = Arc::clone(&held.tool);
-        let asked = limited(held.tool.card(), async move { available(&*tool).await });
+        let asked = limited(&held.card, async move { available(&*tool).await });
         match asked.await {
             Err(silent) if silent.code != "tool.unavailable" => {
                 Err(Failure::new("tool.unavailable", silent.message))
@@ -383,14 +436,14 @@ impl Toolbox {
         key: &str,
         tell: Tell,
     ) -> Result<Value, Failure> {
-        let Some(held) = self.tools.get(name) else {
-            return Err(self.unknown(name, granted.iter().map(String::as_str)));
+        let Some(held) = self.held(name) else {
+            return Err(unknown(name, granted.iter().map(String::as_str)));
         };
         if !granted.contains(name) {
             let text = format!("the tool “{name}” was not granted");
             return Err(Failure::permanent("tool.not_granted", text));
         }
-        let card = held.tool.card();
+        let card = &held.card;
         if let Err(complaint) = fits(arguments, ARGUMENTS_BYTES_MAX, Some(&held.input)) {
             let text = format!("“{name}” cannot be called so: {complaint}");
             return Err(Failure::permanent("tool.arguments", text));
@@ -422,20 +475,22 @@ impl Toolbox {
         }
         Ok(result)
     }
+}
 
-    fn unknown<'a>(&self, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
-        let meant = match nearest(name, known) {
-            Some(meant) => format!("; did you mean “{meant}”?"),
-            None => String::new(),
-        };
-        let text = format!("there is no tool “{}”{meant}", cut(name));
-        Failure::permanent("tool.unknown", text)
-    }
+fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
+    let meant = match nearest(name, known) {
+        Some(meant) => format!("; did you mean “{meant}”?"),
+        None => String::new(),
+    };
+    let text = format!("there is no tool “{}”{meant}", cut(name));
+    Failure::permanent("tool.unknown", text)
 }
 
 impl fmt::Debug for Toolbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.tools.keys()).finish()
+        let cards = self.cards();
+        let names = cards.iter().map(|card| card.name.as_str());
+        f.debug_set().entries(names).finish()
     }
 }
 
@@ -531,7 +586,7 @@ pub(crate) fn cut(text: &str) -> String {
 }
 
 /// A name that every provider takes and no other tool has.
-fn model_name(name: &str, taken: &BTreeSet<String>) -> String {
+fn model_name(name: &str, taken: &BTreeSet<&str>) -> String {
     let letter = |c: char| match c {
         'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' => c,
         _ => '_',
@@ -543,7 +598,7 @@ fn model_name(name: &str, taken: &BTreeSet<String>) -> String {
         .collect();
     let mut found = whole.clone();
     let mut number = 2;
-    while taken.contains(&found) {
+    while taken.contains(found.as_str()) {
         let ending = format!("_{number}");
         let kept = whole.len().min(MODEL_NAME_CHARS_MAX - ending.len());
         found = format!("{}{ending}", &whole[..kept]);

@@ -5,7 +5,7 @@ use crate::error::CliError;
 use crate::output::{Output, instant, print, print_json, table};
 use crate::target::Target;
 use agent::crew::Crew;
-use agent::tool::{ToolCard, Toolbox};
+use agent::tool::Toolbox;
 use domain::demand::Demand;
 use domain::error::{Code, Error};
 use serde_json::json;
@@ -52,9 +52,9 @@ async fn list(
         }
     };
     let tools = tools.map_err(|failure| Error::new(Code::OutOfRange, failure.message))?;
-    let cards: Vec<&ToolCard> = match &category {
-        Some(category) => tools.cards_of(category).collect(),
-        None => tools.cards().collect(),
+    let cards = match &category {
+        Some(category) => tools.cards_of(category),
+        None => tools.cards(),
     };
     let mut rows = Vec::new();
     let mut items = Vec::new();

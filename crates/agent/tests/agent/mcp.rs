@@ -4,6 +4,7 @@
 mod address;
 mod crew;
 mod hostile;
+mod later;
 mod peers;
 mod public;
 

@@ -170,7 +170,8 @@ fn every_built_in_tool_is_one() {
     folder.file("crew.yaml", text);
     let crew = Crew::load(&folder.path().join("crew.yaml")).unwrap();
     let tools = Toolbox::of_crew(&crew, []).unwrap();
-    let names: Vec<&str> = tools.cards().map(|card| card.name.as_str()).collect();
+    let cards = tools.cards();
+    let names: Vec<&str> = cards.iter().map(|card| card.name.as_str()).collect();
     assert_eq!(names, BUILT_IN);
 }
 
@@ -191,11 +192,11 @@ async fn names_for_models_are_what_providers_take_and_each_is_one_tools() {
             "{name}"
         );
     }
-    let back: BTreeSet<&str> = told
+    let back: BTreeSet<String> = told
         .iter()
-        .map(|name| tools.name_of(name).unwrap().as_str())
+        .map(|name| tools.name_of(name).unwrap().to_string())
         .collect();
-    assert_eq!(back, names.into_iter().collect());
+    assert_eq!(back, names.into_iter().map(str::to_owned).collect());
     assert_eq!(tools.name_of("nothing"), None);
 }
 
