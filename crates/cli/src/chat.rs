@@ -19,6 +19,7 @@ use agent::mind::Completeness;
 use agent::model::Provider;
 use agent::planning::WORK_KIND;
 use agent::supervisor::{Supervisor, WORKERS_DEFAULT};
+use chargehand::Running;
 use domain::command::RunStart;
 use domain::error::{Code, Error};
 use domain::id::{RunId, TaskId};
@@ -145,14 +146,16 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
     };
     let place = last.as_ref().and_then(Place::of);
     let conversation = place.and_then(|place| place.conversation);
-    let session = Session {
+    let goal = last
+        .as_ref()
+        .map_or_else(String::new, |run| run.goal.clone());
+    let mut session = Session {
         api: site.api(),
+        site: &site,
+        workers: Vec::new(),
         target,
         output,
-        is_scripted: crew
-            .models
-            .values()
-            .any(|model| model.model.provider == Provider::Scripted),
+        is_scripted: is_scripted(&crew),
         budget: crew.budget.of_run(),
         conversation: conversation.or_else(|| last.as_ref().map(|run| run.run_id)),
         previous: last.as_ref().map(|run| run.run_id),
@@ -172,11 +175,9 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
         }
     }
     let mut interrupt = Interrupt::listen();
-    let goal = last
-        .as_ref()
-        .map_or_else(String::new, |run| run.goal.clone());
-    let workers = crew::start(&site, &[(goal, session.plan.clone())]).await?;
+    session.workers = crew::start(&site, &[(goal, session.plan.clone())]).await?;
     let talked = session.talk(last.filter(|_| is_open), &mut interrupt).await;
+    let workers = std::mem::take(&mut session.workers);
     crew::stop(&site, workers).await?;
     talked
 }
@@ -308,8 +309,16 @@ async fn list(target: &Target, output: Output) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn is_scripted(crew: &agent::crew::Crew) -> bool {
+    let mut models = crew.models.values();
+    models.any(|model| model.model.provider == Provider::Scripted)
+}
+
 struct Session<'a> {
     api: std::sync::Arc<dyn Api>,
+    site: &'a Site,
+    /// Who answers, and who works for whoever answers.
+    workers: Vec<Running>,
     target: &'a Target,
     output: Output,
     is_scripted: bool,
@@ -334,7 +343,7 @@ enum Over {
 impl Session<'_> {
     /// Answers until nothing more is said.
     async fn talk(
-        mut self,
+        &mut self,
         open: Option<RunView>,
         interrupt: &mut Interrupt,
     ) -> Result<ExitCode, CliError> {
@@ -367,6 +376,7 @@ impl Session<'_> {
             if text.trim().is_empty() {
                 continue;
             }
+            self.renew().await?;
             let (run, number) = match self.begin(text).await {
                 Ok(begun) => begun,
                 // What is wrong with one message is no reason to end the conversation.
@@ -399,6 +409,49 @@ impl Session<'_> {
     fn left(&self) -> ExitCode {
         self.bye();
         ExitCode::from(130)
+    }
+
+    /// Takes the crew as its file says it now: agents, prompts and tools may have come since the last
+    /// message. A file that cannot be used changes nothing, and is told of with each message.
+    async fn renew(&mut self) -> Result<(), CliError> {
+        let Some(pinned) = &self.plan.crew_file else {
+            return Ok(());
+        };
+        let path = pinned.path.clone();
+        let read = agent::crew::Crew::load(&path);
+        let usable = match read {
+            Ok(crew) if crew.digest == pinned.digest => return Ok(()),
+            Ok(crew) => match crew::minds(&crew) {
+                Ok(_) if self.agent != ASSISTANT && !crew.agents.contains_key(&self.agent) => {
+                    Err(format!("there is no agent “{}” any more", self.agent))
+                }
+                Ok(_) => Ok(crew),
+                Err(error) => Err(error.message),
+            },
+            Err(mistakes) => Err(match mistakes.first() {
+                Some(first) => format!("{first} ({})", counted(mistakes.len(), "mistake")),
+                None => "it cannot be read".into(),
+            }),
+        };
+        let crew = match usable {
+            Ok(crew) => crew,
+            Err(why) => {
+                say(&format!(
+                    "The crew file has changed and cannot be used: {why}; going on with the crew as it was"
+                ));
+                return Ok(());
+            }
+        };
+        crew::dismiss(std::mem::take(&mut self.workers)).await;
+        self.plan.crew_file = Some(PinnedCrew::of(path, &crew));
+        (self.is_scripted, self.budget) = (is_scripted(&crew), crew.budget.of_run());
+        if self.output == Output::Text {
+            say("The crew file has changed; from here on it is:");
+            introduce(&crew);
+        }
+        let plan = self.plan.clone();
+        self.workers = crew::start(self.site, &[(String::new(), plan)]).await?;
+        Ok(())
     }
 
     /// Stores what was said: from here on it will be answered.

@@ -277,6 +277,12 @@ pub(crate) async fn start(
 
 /// Lets the workers hand back what they have, then closes the store, if it is this command's own.
 pub(crate) async fn stop(site: &Site, workers: Vec<Running>) -> Result<(), CliError> {
+    dismiss(workers).await;
+    site.close().await
+}
+
+/// Lets the workers hand back what they have.
+pub(crate) async fn dismiss(workers: Vec<Running>) {
     let stops = workers
         .into_iter()
         .map(|worker| tokio::spawn(worker.stop()));
@@ -284,5 +290,4 @@ pub(crate) async fn stop(site: &Site, workers: Vec<Running>) -> Result<(), CliEr
         // A good-bye that could not be said costs nothing: the next start releases what is held.
         let _ = stopped.await;
     }
-    site.close().await
 }

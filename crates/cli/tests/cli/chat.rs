@@ -260,6 +260,54 @@ fn what_is_delegated_is_one_run_also_when_killed_and_goes_no_deeper() {
     );
 }
 
+// S0-82: a tool that is written into the crew file during a conversation is there for its next message; a
+// file with a mistake changes nothing, and says so.
+#[test]
+fn a_tool_that_is_added_during_a_conversation_is_there_for_the_next_message() {
+    let world = World::new();
+    office(&world);
+    world.file("go", "");
+    let mut child = begun(&world, &CHAT);
+    tell(&mut child, "Hello");
+    until("a run", || {
+        world.run(&["events"]).out.contains("run.started")
+    });
+    let answered = |number: usize| {
+        until("an answer", || {
+            let all = runs(&world);
+            all.len() == number && all.iter().all(|run| run["status"] == "completed")
+        });
+    };
+    answered(1);
+    let crew = world.read("crew.yaml");
+    world.file("crew.yaml", crew.replace("agents:", "agens:"));
+    tell(&mut child, "Hello");
+    answered(2);
+    world.program("count.sh", "echo '{\"letters\": 42}'");
+    let more =
+        "  letters.count: {command: ./count.sh, description: Counts., input: {type: object}}\n";
+    let crew = crew.replace("[letters.note]", "[letters.note, letters.count]") + more;
+    let answers = world.read("answers.json").replacen(
+        "{\"rules\":[",
+        &format!(
+            "{{\"rules\":[{},{},",
+            json!({"when": {"tool_result_contains": "42"}, "answer": {"text": "There are 42."}}),
+            json!({"when": {"last_contains": "How many"}, "answer": {"calls": [{"tool": "letters_count", "arguments": {}}]}}),
+        ),
+        1,
+    );
+    world.file("answers.json", answers);
+    world.file("crew.yaml", crew);
+    tell(&mut child, "How many letters are there?");
+    let done = finish(child, b"").ended(0);
+    let hello = "Good day. What can I do?\n";
+    assert_eq!(done.out, format!("{hello}{hello}There are 42.\n"));
+    done.names("crew.yaml:1:1: `agents` is missing")
+        .names("going on with the crew as it was")
+        .names("The crew file has changed");
+    world.is_sound();
+}
+
 #[test]
 fn an_answer_can_be_stopped_and_the_conversation_goes_on() {
     let world = World::new();
