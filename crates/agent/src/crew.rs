@@ -218,6 +218,20 @@ pub struct Supervisor {
     pub replans: u32,
     /// Its model's turns in one run; 20 when nothing is said.
     pub rounds: u32,
+    /// What agents its plans may make up; without it, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spawn: Option<Spawn>,
+}
+
+/// What agents the plans of a run may make up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Spawn {
+    /// How many.
+    pub agents: u32,
+    /// The tools that they may be granted.
+    pub tools: BTreeSet<String>,
+    /// The name of their model.
+    pub model: String,
 }
 
 /// An agent: a role, a model, and the tools it may use.
@@ -398,6 +412,13 @@ impl Default for Shell {
 }
 
 impl Crew {
+    /// The tools that anybody has, or may be given by a plan.
+    pub fn granted(&self) -> BTreeSet<&String> {
+        let agents = self.agents.values().flat_map(|agent| &agent.tools);
+        let spawn = self.supervisor.spawn.iter();
+        agents.chain(spawn.flat_map(|spawn| &spawn.tools)).collect()
+    }
+
     /// Reads a crew file and what it refers to.
     ///
     /// # Errors

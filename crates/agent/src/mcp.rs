@@ -95,11 +95,7 @@ pub async fn health(crew: &Crew) -> BTreeMap<String, Health> {
 
 /// The servers of a crew, each with the tools that were granted to anybody.
 fn servers(crew: &Crew) -> Vec<(String, Arc<Server>)> {
-    let granted: BTreeSet<&String> = crew
-        .agents
-        .values()
-        .flat_map(|agent| &agent.tools)
-        .collect();
+    let granted = crew.granted();
     let server = |(name, settings): (&String, &McpServer)| {
         let of_server = granted.iter().filter_map(|granted| {
             let (server, tool) = granted.split_once('.')?;

@@ -6,9 +6,9 @@
 use crate::crew::{Agent, Crew, CrewModel};
 use crate::gate::Gate;
 use crate::hands::{Granted, NoHands};
-use crate::mind::{Bounds, Mind, Seat};
+use crate::mind::{Bounds, Mind, ROUNDS_DEFAULT, Seat};
 use crate::model::{Fault, Key, ModelError, Provider, Settings, connect};
-use crate::planning::{Member, Minds, PLANNER_BOUNDS};
+use crate::planning::{Member, Minds, PLANNER_BOUNDS, Spawn};
 use crate::tool::Toolbox;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,6 +55,18 @@ pub fn muster(crew: &Crew) -> Result<Minds, ModelError> {
         members: members.collect(),
         fan_out: crew.budget.fan_out,
         replans: crew.supervisor.replans,
+        spawn: crew.supervisor.spawn.as_ref().map(|spawn| Spawn {
+            agents: spawn.agents,
+            tools: spawn.tools.clone(),
+            mind: Mind {
+                instructions: String::new(),
+                seats: in_line(crew, &seats, &spawn.model),
+                hands: Arc::new(NoHands),
+                bounds: bounds(crew, ROUNDS_DEFAULT),
+            },
+            toolbox: Arc::clone(&toolbox),
+            approve: crew.approve.clone(),
+        }),
     })
 }
 
@@ -133,11 +145,16 @@ fn mind(crew: &Crew, agent: &Agent, seats: &BTreeMap<&str, Seat>, toolbox: &Arc<
             tools: agent.tools.clone(),
             approve: crew.approve.clone(),
         }),
-        bounds: Bounds {
-            rounds: agent.rounds,
-            calls: crew.budget.calls,
-            tokens: crew.budget.tokens,
-            usd_micros: crew.budget.usd_micros,
-        },
+        bounds: bounds(crew, agent.rounds),
+    }
+}
+
+/// How far an agent may go with one task.
+fn bounds(crew: &Crew, rounds: u32) -> Bounds {
+    Bounds {
+        rounds,
+        calls: crew.budget.calls,
+        tokens: crew.budget.tokens,
+        usd_micros: crew.budget.usd_micros,
     }
 }

@@ -15,7 +15,7 @@
 //! Kill whoever works on it at any moment: each task's receipts say how far it was, and what a `look`
 //! decided is in its output. A worker sees its brief, the inputs and the results that were granted to
 //! it, and nothing else; the planner never sees what the workers were told on the way. Only the planner
-//! delegates: a brief makes no briefs.
+//! delegates, and makes up agents where it may ([`spawn`]): a brief makes no briefs.
 //!
 //! Looking costs nothing while all goes as planned: a model is asked only when a brief has failed or
 //! came to half a result. How often a plan may change is bounded, and so are its briefs, its rounds, and
@@ -25,12 +25,14 @@ pub mod answer;
 pub mod ledger;
 pub mod look;
 pub mod plan;
+pub mod spawn;
 pub mod work;
 
 pub use answer::{AnswerHandler, Answered, Source};
 pub use ledger::{Ledger, Revision};
 pub use look::LookHandler;
 pub use plan::{Effort, Estimate, Plan, PlanHandler, Planned, Round};
+pub use spawn::{Spawn, Spawned};
 pub use work::{Delivered, WorkHandler};
 
 use crate::mind::{Bounds, Brief, Came, Envelope, Judge, Mind};
@@ -92,6 +94,8 @@ pub struct Minds {
     pub fan_out: u32,
     /// Times that a plan may be changed.
     pub replans: u32,
+    /// What agents a plan may make up; without it, none.
+    pub spawn: Option<Spawn>,
 }
 
 /// What a run of minds is about: the input of its first task.
@@ -123,6 +127,9 @@ pub struct Delegation {
     pub brief: String,
     /// Who does it.
     pub agent: String,
+    /// Who that is, where the plan made it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spawn: Option<Spawned>,
     /// To what end.
     pub objective: String,
     /// What the result must be like.

@@ -179,6 +179,19 @@ fn tell(file: &Path, crew: &Crew, servers: Option<&Servers>, output: Output) {
         counted(supervisor.replans as usize, "re-plan"),
         counted(supervisor.rounds as usize, "round"),
     ));
+    if let Some(spawn) = &supervisor.spawn {
+        let tools: Vec<&str> = spawn.tools.iter().map(String::as_str).collect();
+        print(&format!(
+            "            may make {} with {}, of these tools: {}\n",
+            counted(spawn.agents as usize, "agent"),
+            model(&spawn.model),
+            if tools.is_empty() {
+                "none".into()
+            } else {
+                tools.join(", ")
+            },
+        ));
+    }
     let rows = crew.agents.iter().map(|(name, agent)| {
         let tools: Vec<&str> = agent.tools.iter().map(String::as_str).collect();
         let tools = match tools.is_empty() {

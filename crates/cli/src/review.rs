@@ -44,7 +44,18 @@ fn shown(plan: &Plan, cost: Option<String>) -> String {
         let inputs: Vec<String> = inputs.collect();
         vec![
             brief.id.clone(),
-            brief.agent.clone(),
+            match &brief.spawn {
+                Some(made) => format!(
+                    "{} (made: {} characters, {})",
+                    brief.agent,
+                    made.prompt.chars().count(),
+                    match made.tools.len() {
+                        0 => "no tools".to_owned(),
+                        _ => made.tools.iter().cloned().collect::<Vec<_>>().join(" "),
+                    }
+                ),
+                None => brief.agent.clone(),
+            },
             cut(&brief.objective, 70),
             inputs.join(" "),
             brief.needs.join(" "),

@@ -9,6 +9,7 @@ use super::{
     INSTRUCTIONS_CHARS_MAX, MODELS_MAX, NAME_PATTERN, SERVER_PATTERN, SERVER_TOOL_PATTERN,
     SERVERS_MAX, TOOL_PATTERN, TOOLS_MAX,
 };
+use crate::planning::spawn::SPAWNED_MAX;
 use crate::tool::OPERATIONS_MAX;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -163,6 +164,23 @@ pub(super) struct SupervisorFile {
     /// Its model's turns in one run: 1 to 200.
     #[schemars(range(min = 1, max = 200))]
     pub(super) rounds: Option<u32>,
+    /// Agents that its plans may make up for their run; without this, none.
+    pub(super) spawn: Option<SpawnFile>,
+}
+
+/// What agents the plans of a run may make up.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpawnFile {
+    /// How many in one run: 1 to 50.
+    #[schemars(required, range(min = 1, max = SPAWNED_MAX))]
+    pub(super) agents: Option<u32>,
+    /// The tools that they may be granted, by name, and no others.
+    #[schemars(length(max = GRANTS_MAX), inner(regex(pattern = TOOL_PATTERN)))]
+    pub(super) tools: Option<Vec<String>>,
+    /// The name of one of the models; the supervisor's when nothing is said.
+    #[schemars(regex(pattern = NAME_PATTERN))]
+    pub(super) model: Option<String>,
 }
 
 /// An agent: a role, a model, and the tools it may use.

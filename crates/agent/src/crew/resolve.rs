@@ -2,7 +2,7 @@
 
 use super::file::{
     AgentFile, ApiFile, BudgetFile, CommandFile, CrewFile, EffectFile, ModelFile, ModelSettings,
-    PriceFile, ServerFile, ShellFile, SupervisorFile,
+    PriceFile, ServerFile, ShellFile, SpawnFile, SupervisorFile,
 };
 use super::shape::{self, Mistake, shown};
 use super::tree::{Kind, Node, Place, escaped, parse, parse_bounded};
@@ -223,7 +223,9 @@ impl Resolver<'_> {
     fn crew(&mut self, written: CrewFile) -> Option<Crew> {
         let models = self.models(written.models.unwrap_or_default());
         let budget = self.budget(&written.budget.unwrap_or_default());
-        let supervisor = self.supervisor(written.supervisor.unwrap_or_default());
+        let mut supervisor = written.supervisor.unwrap_or_default();
+        let spawn = supervisor.spawn.take();
+        let supervisor = self.supervisor(supervisor);
         let tools = written.tools.unwrap_or_default();
         let files = tools.files.and_then(|files| {
             let (root, path) = self.folder("/tools/files/root", files.root?)?;
@@ -259,6 +261,10 @@ impl Resolver<'_> {
             Some((name, agent))
         });
         let agents = agents.collect();
+        let supervisor = supervisor.map(|supervisor| Supervisor {
+            spawn: spawn.and_then(|spawn| self.spawn(spawn, &supervisor.model)),
+            ..supervisor
+        });
         let approve = written.policies.and_then(|policies| policies.approve);
         let approve = self.granted("/policies/approve", approve.unwrap_or_default());
         let mut crew = Crew {
@@ -511,6 +517,21 @@ impl Resolver<'_> {
             instructions: instructions.unwrap_or_default(),
             replans: written.replans.unwrap_or(3),
             rounds: written.rounds.unwrap_or(20),
+            spawn: None,
+        })
+    }
+
+    fn spawn(&mut self, written: SpawnFile, supervisor: &str) -> Option<Spawn> {
+        const AT: &str = "/supervisor/spawn";
+        let model = match written.model {
+            Some(model) => self.model_of(AT, Some(model)),
+            None => Some(supervisor.to_owned()),
+        };
+        let tools = self.granted(&format!("{AT}/tools"), written.tools.unwrap_or_default());
+        Some(Spawn {
+            agents: written.agents?,
+            tools,
+            model: model?,
         })
     }
 

@@ -10,6 +10,10 @@ use std::fmt::Write as _;
 pub struct Brief {
     /// To what end.
     pub objective: String,
+    /// Who does it and how it works, where a planner made that up. It is the brief's word and not the
+    /// agent's own instructions: no person vouches for it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub role: String,
     /// On what.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub inputs: Value,
@@ -36,6 +40,9 @@ pub(super) const OBJECTIVE: &str = "# Objective";
 /// The brief, in the words a model is told it in.
 pub(super) fn told(brief: &Brief) -> String {
     let mut text = format!("{OBJECTIVE}\n{}\n", brief.objective.trim());
+    if !brief.role.is_empty() {
+        let _ = write!(text, "\n# Your role\n{}\n", brief.role.trim());
+    }
     if !brief.acceptance.is_empty() {
         text.push_str("\n# The result is accepted if\n");
         for check in &brief.acceptance {

@@ -150,6 +150,7 @@ impl Ledger {
                 results: needed.collect(),
                 brief: brief.id,
                 agent: brief.agent,
+                spawn: brief.spawn,
                 objective: brief.objective,
                 acceptance: brief.acceptance,
                 evidence: brief.evidence,

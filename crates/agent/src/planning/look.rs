@@ -2,7 +2,7 @@
 //! failed, or came to half a result, the planner may change the plan.
 
 use super::ledger::{Came, Ledger};
-use super::plan::{Given, Planned, Round, brief_schema, name_briefs, numbered};
+use super::plan::{Given, Planned, Round, name_briefs, numbered};
 use super::work::Delivered;
 use super::{
     Delegation, Minds, Outcome, SUPERVISOR, Share, Short, answer_step, ended, input, round_steps,
@@ -119,6 +119,10 @@ impl LookHandler {
         if left == 0 {
             return Ok(());
         }
+        let (how, mut inputs) = minds.spawning().await;
+        inputs["agents"] = json!(minds.agents_now(task).await);
+        inputs["inputs"] = json!(numbered(&given.inputs));
+        inputs["briefs"] = json!(far(ledger, results));
         let brief = Brief {
             objective: format!(
                 "Some briefs of your plan have failed or came to half a result. Say how it goes on, and do none \
@@ -126,13 +130,9 @@ impl LookHandler {
                  new ones, and `reason` says why in a sentence. New briefs may need those that have a result. Do \
                  not write again what is done; where something failed, try another way or another agent, or \
                  leave it out. With nothing to drop and no new briefs, it ends with what there is. You may \
-                 change the plan {left} more times. Goal: {goal}"
+                 change the plan {left} more times. Goal: {goal}{how}"
             ),
-            inputs: json!({
-                "agents": minds.agents_now(task).await,
-                "inputs": numbered(&given.inputs),
-                "briefs": far(ledger, results),
-            }),
+            inputs,
             output: Some(json!({
                 "type": "object",
                 "additionalProperties": false,
@@ -140,7 +140,7 @@ impl LookHandler {
                 "properties": {
                     "reason": {"type": "string", "minLength": 1},
                     "drop": {"type": "array", "items": {"type": "string"}},
-                    "briefs": {"type": "array", "items": brief_schema()},
+                    "briefs": {"type": "array", "items": minds.brief_schema()},
                 },
             })),
             ..Brief::default()
@@ -186,6 +186,8 @@ impl LookHandler {
         });
         let usable = usable.map(|entry| entry.brief.id.as_str()).collect();
         self.0.lint_briefs(&revised.briefs, inputs, &usable)?;
+        let before = ledger.entries.iter().map(|entry| &entry.brief);
+        self.0.lint_spawned(before.chain(&revised.briefs))?;
         if let Some(unknown) = revised
             .drop
             .iter()

@@ -1,6 +1,7 @@
 //! The plan: which briefs a goal becomes, what is wrong with them, and what they may cost.
 
 use super::ledger::Ledger;
+use super::spawn::{self, Spawned};
 use super::{Delegation, Goal, Minds, SUPERVISOR, Share, Short, ended, input, round_steps, whole};
 use crate::hands::note_missed;
 use crate::mind::{Brief, Mind, Seat, account};
@@ -13,6 +14,7 @@ use domain::limits::RUN_TASKS_MAX;
 use domain::task::Failure;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -68,6 +70,9 @@ pub struct Planned {
     pub id: String,
     /// Who does it.
     pub agent: String,
+    /// Who that is, where no agent of the crew has this name: one that is made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spawn: Option<Spawned>,
     /// To what end.
     pub objective: String,
     /// What the result must be like.
@@ -193,10 +198,13 @@ impl PlanHandler {
              result must rest on, if it must rest on any.",
             goal.goal, minds.fan_out
         );
+        let (how, mut inputs) = minds.spawning().await;
+        inputs["agents"] = json!(minds.agents_now(task).await);
+        inputs["inputs"] = json!(numbered(&goal.inputs));
         let brief = Brief {
-            objective,
-            inputs: json!({"agents": minds.agents_now(task).await, "inputs": numbered(&goal.inputs)}),
-            output: Some(plan_schema()),
+            objective: objective + how,
+            inputs,
+            output: Some(plan_schema(&minds.brief_schema())),
             ..Brief::default()
         };
         let missed = Mutex::new(BTreeMap::new());
@@ -230,8 +238,8 @@ pub(super) fn numbered(inputs: &[Value]) -> Vec<Value> {
         .collect()
 }
 
-/// The form of a brief, as the planner writes it.
-pub(super) fn brief_schema() -> Value {
+/// The form of a brief, as a planner writes it that makes up nobody.
+fn brief_schema() -> Value {
     let texts = json!({"type": "array", "items": {"type": "string"}});
     json!({
         "type": "object",
@@ -250,19 +258,87 @@ pub(super) fn brief_schema() -> Value {
 }
 
 /// The form of a plan.
-fn plan_schema() -> Value {
+fn plan_schema(brief: &Value) -> Value {
     json!({
         "type": "object",
         "additionalProperties": false,
         "required": ["briefs"],
         "properties": {
             "effort": {"enum": ["simple", "moderate", "large"]},
-            "briefs": {"type": "array", "minItems": 1, "items": brief_schema()},
+            "briefs": {"type": "array", "minItems": 1, "items": brief},
         },
     })
 }
 
 impl Minds {
+    /// The form of a brief, as the planner writes it.
+    pub(super) fn brief_schema(&self) -> Value {
+        let mut schema = brief_schema();
+        if self.spawn.is_some() {
+            schema["properties"]["spawn"] = spawn::schema();
+        }
+        schema
+    }
+
+    /// What the planner is told of agents that it may make up, in words and as an input.
+    pub(super) async fn spawning(&self) -> (&'static str, Value) {
+        match &self.spawn {
+            Some(spawn) => (spawn::HOW, json!({"spawn": spawn.told().await})),
+            None => ("", json!({})),
+        }
+    }
+
+    /// Who a brief is for, and the tools it has.
+    fn member(&self, brief: &Planned) -> Result<(Cow<'_, Mind>, BTreeSet<String>), String> {
+        let name = &brief.agent;
+        match (self.members.get(name), &brief.spawn, &self.spawn) {
+            (Some(member), None, _) => Ok((Cow::Borrowed(&member.mind), member.tools.clone())),
+            (Some(_), Some(_), _) => Err(format!(
+                "makes “{name}”, and the crew has an agent of that name"
+            )),
+            (None, None, _) => {
+                let agents: Vec<_> = self.members.keys().map(String::as_str).collect();
+                Err(format!(
+                    "is for “{name}”, and the agents are: {}",
+                    agents.join(", ")
+                ))
+            }
+            (None, Some(_), None) => Err(format!(
+                "makes “{name}”, and nobody may be made (`supervisor.spawn`)"
+            )),
+            (None, Some(spawned), Some(spawn)) => {
+                let mind = spawn
+                    .mind(name, spawned)
+                    .map_err(|failure| failure.message)?;
+                Ok((Cow::Owned(mind), spawned.tools.clone()))
+            }
+        }
+    }
+
+    /// Whether not too many agents are made, and no two of one name.
+    pub(super) fn lint_spawned<'a>(
+        &self,
+        briefs: impl Iterator<Item = &'a Planned>,
+    ) -> Result<(), String> {
+        match &self.spawn {
+            Some(spawn) => spawn.bounds(briefs),
+            None => Ok(()),
+        }
+    }
+
+    /// Who does a brief that was given out.
+    pub(super) fn doer(&self, delegation: &Delegation) -> Result<Mind, Failure> {
+        let name = &delegation.agent;
+        match (self.members.get(name), &delegation.spawn, &self.spawn) {
+            (Some(member), None, _) => Ok(member.mind.clone()),
+            (None, Some(spawned), Some(spawn)) => spawn.mind(name, spawned),
+            _ => {
+                let text = format!("there is no agent “{name}” in this crew");
+                Err(Failure::permanent("agent.unknown", text))
+            }
+        }
+    }
+
     /// The agents, as the planner is told of them now: without the tools that cannot be called, each of
     /// which is noted.
     pub(super) async fn agents_now(&self, task: &Context) -> Vec<Value> {
@@ -296,6 +372,10 @@ impl Minds {
     fn missing(&self, plan: &Value) -> BTreeMap<String, Lack> {
         let mut missing = BTreeMap::new();
         for brief in plan["briefs"].as_array().into_iter().flatten() {
+            if !brief["spawn"].is_null() {
+                // What it may be granted is checked with the rest of it.
+                continue;
+            }
             let member = brief["agent"]
                 .as_str()
                 .and_then(|name| self.members.get(name));
@@ -342,6 +422,7 @@ impl Minds {
         }
         name_briefs(&mut plan.briefs, &BTreeSet::new())?;
         self.lint_briefs(&plan.briefs, inputs, &BTreeSet::new())?;
+        self.lint_spawned(plan.briefs.iter())?;
         Ok(plan)
     }
 
@@ -356,18 +437,11 @@ impl Minds {
         let named: BTreeSet<&str> = briefs.iter().map(|brief| brief.id.as_str()).collect();
         for (n, brief) in briefs.iter().enumerate() {
             let at = format!("brief {}", n + 1);
-            let Some(member) = self.members.get(&brief.agent) else {
-                let agents: Vec<_> = self.members.keys().map(String::as_str).collect();
-                return Err(format!(
-                    "{at} is for “{}”, and the agents are: {}",
-                    brief.agent,
-                    agents.join(", ")
-                ));
-            };
+            let (_, tools) = self.member(brief).map_err(|why| format!("{at} {why}"))?;
             if brief.objective.trim().is_empty() {
                 return Err(format!("{at} has no objective"));
             }
-            let granted = |tool: &&String| member.tools.contains(*tool);
+            let granted = |tool: &&String| tools.contains(*tool);
             if let Some(tool) = brief.evidence.iter().find(|tool| !granted(tool)) {
                 return Err(format!(
                     "{at} must rest on “{tool}”, which “{}” was not granted",
@@ -429,9 +503,10 @@ impl Minds {
             let given: u64 = given.map(|input| tokens(&input.to_string())).sum();
             let needed = brief.needs.len() as u64 * WRITTEN_TOKENS;
             let first = tokens(&brief.objective) + given + needed;
-            if let Some(member) = self.members.get(&brief.agent) {
-                let own = tokens(&member.mind.instructions);
-                add(&member.mind, effort.turns(), first + own);
+            if let Ok((mind, _)) = self.member(brief) {
+                let role = brief.spawn.as_ref().map_or("", |spawned| &spawned.prompt);
+                let own = tokens(&mind.instructions) + tokens(role);
+                add(&mind, effort.turns(), first + own);
             }
             if !brief.acceptance.is_empty() {
                 add(&self.planner, 1, first + WRITTEN_TOKENS);

@@ -1,7 +1,7 @@
 //! Work: a brief is done by the agent it names, and checked by a mind that has not seen how.
 
 use super::{Delegation, Minds, REFUSALS_MAX, SUPERVISOR, Short, ended, input, whole};
-use crate::mind::{Brief, Completeness, Envelope, Mind};
+use crate::mind::{Brief, Completeness, Envelope};
 use async_trait::async_trait;
 use chargehand::{Context, Ended, Handler};
 use domain::task::Failure;
@@ -40,18 +40,10 @@ impl Handler for WorkHandler {
 impl WorkHandler {
     async fn work(&self, task: &Context) -> Result<Delivered, Short> {
         let delegation: Delegation = input(task)?;
-        let Some(member) = self.0.members.get(&delegation.agent) else {
-            let text = format!("there is no agent “{}” in this crew", delegation.agent);
-            return Err(Failure::permanent("agent.unknown", text).into());
-        };
-        let bounds = match delegation.share {
-            Some(share) => share.within(member.mind.bounds),
-            None => member.mind.bounds,
-        };
-        let mind = Mind {
-            bounds,
-            ..member.mind.clone()
-        };
+        let mut mind = self.0.doer(&delegation)?;
+        if let Some(share) = delegation.share {
+            mind.bounds = share.within(mind.bounds);
+        }
         let results = &delegation.results;
         let mut brief = Brief {
             objective: delegation.objective.clone(),
@@ -60,6 +52,10 @@ impl WorkHandler {
                 (inputs, true) => json!(inputs),
                 ([], false) => json!({ "results": results }),
                 (inputs, false) => json!({"inputs": inputs, "results": results}),
+            },
+            role: match &delegation.spawn {
+                Some(spawned) => spawned.prompt.clone(),
+                None => String::new(),
             },
             acceptance: delegation.acceptance.clone(),
             evidence: delegation.evidence.clone(),

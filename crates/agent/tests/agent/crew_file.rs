@@ -315,6 +315,24 @@ fn each_kind_of_mistake_is_refused() {
         ),
         (fast("{model: openai/x, key: hunter2}"), "crew.secret"),
         (fast("{model: openai/x, fallback: fast}"), "crew.cycle"),
+        (
+            with("supervisor: {spawn: {agents: 0, tools: []}}"),
+            "crew.value",
+        ),
+        (with("supervisor: {spawn: {agents: 51}}"), "crew.value"),
+        (
+            with("supervisor: {spawn: {tools: [http.fetch]}}"),
+            "crew.missing_key",
+        ),
+        // Nobody can be granted what only the supervisor and an assistant may do.
+        (
+            with("supervisor: {spawn: {agents: 1, tools: [delegate]}}"),
+            "crew.reference",
+        ),
+        (
+            with("supervisor: {spawn: {agents: 1, model: slow}}"),
+            "crew.reference",
+        ),
         (with("budget: {usd: 0}"), "crew.value"),
         (with("budget: {calls: -1}"), "crew.value"),
         (with("budget: {wall: 31d}"), "crew.value"),

@@ -24,6 +24,7 @@ mod requests;
 mod results;
 mod scale;
 mod shell;
+mod spawn;
 mod speech;
 mod tool;
 

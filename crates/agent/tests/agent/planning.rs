@@ -96,6 +96,7 @@ pub(crate) fn minds(planner: &Told, cashier: &Told) -> Arc<Minds> {
         members: [("cashier".to_owned(), member)].into(),
         fan_out: 5,
         replans: 2,
+        spawn: None,
     })
 }
 

@@ -70,6 +70,7 @@ async fn a_server_that_is_added_at_run_time_is_used_by_the_next_plan() {
         members: [("adder".to_owned(), member)].into(),
         fan_out: 5,
         replans: 0,
+        spawn: None,
     });
     let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
     let worker = start(&engine, &minds).await;
