@@ -101,6 +101,7 @@ pub async fn run_program(
         brief,
         env,
         limits,
+        &str::to_owned,
         cancelled,
     )
     .await
@@ -118,13 +119,15 @@ pub(crate) enum Surroundings<'a> {
 /// What a program in bare surroundings sees of this process's environment.
 pub(crate) const BARE_VARIABLES: [&str; 3] = ["PATH", "HOME", "LANG"];
 
-/// As [`run_program`], in these surroundings.
+/// As [`run_program`], in these surroundings. What the program said is quoted as `told` tells it, which
+/// sees it before it is cut or escaped: half a secret is not known as one any more.
 pub(crate) async fn run_in(
     surroundings: Surroundings<'_>,
     command_line: &str,
     brief: &Value,
     env: &[(String, String)],
     limits: &CommandLimits,
+    told: &(dyn Fn(&str) -> String + Sync),
     cancelled: impl Future<Output = ()> + Send,
 ) -> Result<Value, SkillError> {
     let mut child = spawn(surroundings, command_line, env)?;
@@ -148,7 +151,7 @@ pub(crate) async fn run_in(
     let drained = async { tokio::join!(stdout.end(), stderr.end()) };
     let _ = tokio::time::timeout(DRAIN_TIME_MAX, drained).await;
     drop(feeding);
-    outcome(ending, &stdout, &stderr, limits)
+    outcome(ending, &stdout, &stderr, limits, told)
 }
 
 /// Says early what `sh` would say late: the program is not there or not
@@ -269,8 +272,9 @@ fn outcome(
     stdout: &Capture,
     stderr: &Capture,
     limits: &CommandLimits,
+    told: &dyn Fn(&str) -> String,
 ) -> Result<Value, SkillError> {
-    let said = stderr.quoted();
+    let said = stderr.quoted_as(told);
     let status = match ending {
         Ending::Exited(status) => status,
         Ending::Late => {
@@ -304,7 +308,7 @@ fn outcome(
         return Err(too_much_output(limits));
     }
     let bytes = stdout.bytes();
-    serde_json::from_slice(&bytes).map_err(|error| no_json(&bytes, &error, &said))
+    serde_json::from_slice(&bytes).map_err(|error| no_json(&bytes, &error, &said, told))
 }
 
 fn check_status(status: ExitStatus, said: &str) -> Result<(), SkillError> {
@@ -352,8 +356,13 @@ fn too_much_output(limits: &CommandLimits) -> SkillError {
     )
 }
 
-fn no_json(bytes: &[u8], error: &serde_json::Error, said: &str) -> SkillError {
-    let printed = String::from_utf8_lossy(bytes);
+fn no_json(
+    bytes: &[u8],
+    error: &serde_json::Error,
+    said: &str,
+    told: &dyn Fn(&str) -> String,
+) -> SkillError {
+    let printed = told(&String::from_utf8_lossy(bytes));
     let what = if printed.trim().is_empty() {
         "nothing".to_owned()
     } else {
@@ -547,8 +556,13 @@ impl Capture {
 
     /// The end of it, ready to follow a message; empty if there is nothing.
     pub(crate) fn quoted(&self) -> String {
+        self.quoted_as(&str::to_owned)
+    }
+
+    /// The same of the text as `told` tells it.
+    fn quoted_as(&self, told: &dyn Fn(&str) -> String) -> String {
         let bytes = self.bytes();
-        let text = String::from_utf8_lossy(&bytes);
+        let text = told(&String::from_utf8_lossy(&bytes));
         let text = text.trim();
         if text.is_empty() {
             return String::new();

@@ -235,7 +235,7 @@ pub struct Spawn {
 }
 
 /// An agent: a role, a model, and the tools it may use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Agent {
     /// Counted up by whoever changes it; 1 when nothing is said.
     pub version: u32,
@@ -249,6 +249,9 @@ pub struct Agent {
     pub tools: BTreeSet<String>,
     /// Its model's turns in one task; 12 when nothing is said.
     pub rounds: u32,
+    /// The JSON Schema of what comes of its briefs; text when nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
 }
 
 /// A tool that is a program.

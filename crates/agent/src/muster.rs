@@ -46,6 +46,7 @@ pub fn muster(crew: &Crew) -> Result<Minds, ModelError> {
         let member = Member {
             description: agent.description.clone(),
             tools: agent.tools.clone(),
+            output: agent.output.clone(),
             mind: mind(crew, agent, &seats, &toolbox),
         };
         (name.clone(), member)

@@ -81,6 +81,8 @@ pub struct Member {
     pub mind: Mind,
     /// The tools that were granted to it, for the planner.
     pub tools: BTreeSet<String>,
+    /// The JSON Schema of what comes of its briefs; text when there is none.
+    pub output: Option<Value>,
 }
 
 /// A planner and its agents: what a process that works for such runs has.

@@ -352,6 +352,13 @@ impl Toolbox {
         self.held(name).map(|held| Arc::clone(&held.card))
     }
 
+    /// How often a call of it that failed is made again, at most; none when there is no such tool.
+    #[must_use]
+    pub fn retries(&self, name: &str) -> Option<u32> {
+        let held = self.tools.get(name)?;
+        Some(held.tool.retries().min(RETRIES_MAX))
+    }
+
     /// What was granted, as models are told of it.
     pub async fn specs(&self, granted: &BTreeSet<String>) -> Vec<ToolSpec> {
         let mut specs = Vec::new();

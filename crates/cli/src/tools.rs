@@ -60,17 +60,19 @@ async fn list(
     let mut items = Vec::new();
     for card in cards {
         let lacks = tools.available(&card.name).await.err();
+        let retries = tools.retries(&card.name).unwrap_or_default();
         let said = lacks.as_ref().map_or("yes", |lacks| lacks.message.as_str());
         rows.push(vec![
             card.name.to_string(),
             card.category.clone(),
             card.effect.as_str().to_owned(),
             format!("{} ms", card.timeout.as_millis()),
+            retries.to_string(),
             said.to_owned(),
         ]);
         items.push(json!({
             "name": card.name, "category": card.category, "description": card.description,
-            "effect": card.effect, "timeout_ms": card.timeout.as_millis() as u64,
+            "effect": card.effect, "timeout_ms": card.timeout.as_millis() as u64, "retry": retries,
             "available": lacks.is_none(), "reason": lacks.map(|lacks| lacks.message),
         }));
     }
@@ -78,7 +80,14 @@ async fn list(
         Output::Json => print_json(&json!({"items": items})),
         Output::Text if rows.is_empty() => print("No tools."),
         Output::Text => {
-            let heading = ["tool", "category", "effect", "time limit", "available"];
+            let heading = [
+                "tool",
+                "category",
+                "effect",
+                "time limit",
+                "retry",
+                "available",
+            ];
             print(&table(&heading, rows));
         }
     }

@@ -208,6 +208,9 @@ pub(super) struct AgentFile {
     /// Its model's turns in one task: 1 to 2000.
     #[schemars(range(min = 1, max = 2_000))]
     pub(super) rounds: Option<u32>,
+    /// A JSON Schema of what comes of its briefs; without it, text. An answer that does not satisfy it
+    /// is sent back.
+    pub(super) output: Option<Map<String, Value>>,
 }
 
 /// Tools that are programs of yours, by name, and settings of the built-in ones.

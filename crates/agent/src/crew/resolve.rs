@@ -558,6 +558,10 @@ impl Resolver<'_> {
         }
         let model = self.model_of(&owner, written.model);
         let tools = self.granted(&format!("{owner}/tools"), written.tools.unwrap_or_default());
+        let output = written.output.map(Value::Object);
+        if let Some(output) = &output {
+            self.schema(&format!("{owner}/output"), output);
+        }
         Some(Agent {
             version: written.version.unwrap_or(1),
             description: written.description?,
@@ -565,6 +569,7 @@ impl Resolver<'_> {
             instructions: instructions?,
             tools,
             rounds: written.rounds.unwrap_or(12),
+            output,
         })
     }
 

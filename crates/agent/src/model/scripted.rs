@@ -17,7 +17,10 @@
 //! that is asked; `system_contains` text of its instructions; `turn` which of its answers this is,
 //! counted from 1; `last_contains` text of the last turn, results of tools included;
 //! `tool_result_contains` text of a result in the last turn. An answer has `text`, `calls` and
-//! optionally `delay_ms` and `usage`; without `usage` a token is four bytes, always rounded up.
+//! optionally `fill`, `delay_ms` and `usage`; without `usage` a token is four bytes, always rounded up.
+//! `fill` takes over what only a tool can know, such as the number of what was sent: with
+//! `{"$ID": "/message_id"}`, every `$ID` in the answer's text and in its calls' arguments becomes what
+//! the newest result that is JSON and has something at that pointer has there.
 //! An error has a `fault` (`key`, `unknown`, `refused`, `limited`, `overloaded`, `silent`,
 //! `broken`) and optionally `retry_after_ms` and `message`.
 //!
@@ -26,7 +29,7 @@
 //! `times`, after which a rule no longer matches, is counted: in this process alone, for each
 //! model that was connected. Use it for errors that pass, and tell answers apart by `turn`.
 //!
-//! Deliberately absent: chance, templates, and anything that reads a clock.
+//! Deliberately absent: chance, templates beyond `fill`, and anything that reads a clock.
 
 use super::refusal::cut;
 use super::{
@@ -36,6 +39,7 @@ use super::{
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -46,6 +50,8 @@ pub const SCRIPT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub const RULES_MAX: usize = 10_000;
 /// The longest `delay_ms` and `retry_after_ms`: ten minutes.
 pub const DELAY_MS_MAX: u64 = 600_000;
+/// Words that one answer fills in.
+pub const FILLS_MAX: usize = 20;
 /// Bytes of the last turn that are shown when no rule matches.
 const SHOWN_MAX: usize = 200;
 
@@ -88,6 +94,8 @@ struct Said {
     text: String,
     #[serde(default)]
     calls: Vec<SaidCall>,
+    #[serde(default)]
+    fill: BTreeMap<String, String>,
     #[serde(default)]
     delay_ms: u64,
     usage: Option<SaidUsage>,
@@ -244,6 +252,12 @@ impl Said {
         if self.calls.iter().any(|call| call.tool.is_empty()) {
             return Err("a call names no tool".into());
         }
+        if self.fill.len() > FILLS_MAX {
+            return Err(format!("it fills in more than {FILLS_MAX} words"));
+        }
+        if self.fill.keys().any(String::is_empty) {
+            return Err("`fill` has a word without a letter".into());
+        }
         let calls = self.calls.iter();
         let bytes: usize = calls.map(|call| call.arguments.to_string().len()).sum();
         if self.text.len() + bytes > ANSWER_BYTES_MAX {
@@ -254,11 +268,17 @@ impl Said {
         Ok(())
     }
 
-    fn answer(&self, ask: &Ask) -> Answer {
-        let calls = self.calls.iter().enumerate().map(|(n, call)| Call {
-            id: format!("call_{}_{n}", ask.turns.len()),
-            tool: call.tool.clone(),
-            arguments: call.arguments.clone(),
+    fn answer(&self, ask: &Ask) -> Result<Answer, ModelError> {
+        let known = self.known(ask)?;
+        let text = filled(&self.text, &known);
+        let calls = self.calls.iter().enumerate().map(|(n, call)| {
+            let mut arguments = call.arguments.clone();
+            fill(&mut arguments, &known);
+            Call {
+                id: format!("call_{}_{n}", ask.turns.len()),
+                tool: call.tool.clone(),
+                arguments,
+            }
         });
         let calls: Vec<Call> = calls.collect();
         let usage = match &self.usage {
@@ -272,13 +292,11 @@ impl Said {
                     ask.system.len() + ask.turns.iter().map(turn_bytes).sum::<usize>(),
                 ),
                 cached_tokens: 0,
-                output_tokens: tokens(
-                    self.text.len() + calls.iter().map(call_bytes).sum::<usize>(),
-                ),
+                output_tokens: tokens(text.len() + calls.iter().map(call_bytes).sum::<usize>()),
             },
         };
-        Answer {
-            text: self.text.clone(),
+        Ok(Answer {
+            text,
             stop: if calls.is_empty() {
                 Stop::Done
             } else {
@@ -286,7 +304,60 @@ impl Said {
             },
             calls,
             usage,
+        })
+    }
+
+    /// What stands for each word of `fill`, by what tools said so far.
+    fn known(&self, ask: &Ask) -> Result<Vec<(&str, String)>, ModelError> {
+        let results = ask.turns.iter().rev().filter_map(|turn| match turn {
+            Turn::Tools { results } => Some(results.iter().rev()),
+            _ => None,
+        });
+        let results = || {
+            let texts = results.clone().flatten();
+            texts.filter_map(|result| serde_json::from_str::<Value>(&result.text).ok())
+        };
+        let mut known = Vec::new();
+        for (word, pointer) in &self.fill {
+            let found = results().find_map(|result| match result.pointer(pointer)? {
+                Value::String(text) => Some(text.clone()),
+                value => Some(value.to_string()),
+            });
+            let missing = || unusable(format!("no tool has said what is at `{pointer}`"));
+            known.push((word.as_str(), found.ok_or_else(missing)?));
         }
+        // A word that begins with another is filled in first.
+        known.sort_by_key(|(word, _)| std::cmp::Reverse(word.len()));
+        Ok(known)
+    }
+}
+
+/// A text with what is known in place of its words. What was filled in is not looked at again.
+fn filled(text: &str, known: &[(&str, String)]) -> String {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        match known.iter().find(|(word, _)| rest.starts_with(word)) {
+            Some((word, value)) => {
+                filled.push_str(value);
+                rest = &rest[word.len()..];
+            }
+            None => {
+                filled.push(next);
+                rest = &rest[next.len_utf8()..];
+            }
+        }
+    }
+    filled
+}
+
+/// The same for all text of a value.
+fn fill(value: &mut Value, known: &[(&str, String)]) {
+    match value {
+        Value::String(text) => *text = filled(text, known),
+        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, known)),
+        Value::Object(map) => map.values_mut().for_each(|value| fill(value, known)),
+        _ => {}
     }
 }
 
@@ -367,12 +438,13 @@ impl Model for Script {
         if said.delay_ms > 0 {
             tokio::time::sleep(Duration::from_millis(said.delay_ms)).await;
         }
-        for piece in said.text.split_inclusive(' ') {
+        let answer = said.answer(ask)?;
+        for piece in answer.text.split_inclusive(' ') {
             listener(Delta::Text(piece));
         }
-        for call in &said.calls {
+        for call in &answer.calls {
             listener(Delta::Call(&call.tool));
         }
-        Ok(said.answer(ask))
+        Ok(answer)
     }
 }

@@ -59,6 +59,7 @@ impl WorkHandler {
             },
             acceptance: delegation.acceptance.clone(),
             evidence: delegation.evidence.clone(),
+            output: member.output.clone(),
             ..Brief::default()
         };
         let speaking = task.speaking_as(&delegation.agent);

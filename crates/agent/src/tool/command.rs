@@ -141,6 +141,7 @@ impl Tool for Program {
             arguments,
             &variables,
             &limits,
+            &|said| redacted(said, &revealed),
             pending(),
         )
         .await;

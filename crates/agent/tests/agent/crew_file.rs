@@ -95,6 +95,7 @@ agents:
     instructions_file: prompts/researcher.md
     tools: [files.read, shop.lookup]
     rounds: 5
+    output: {type: object, required: [found]}
 tools:
   shop.lookup:
     command: ./lookup.sh --fast
@@ -130,6 +131,8 @@ policies: {approve: [shop.lookup]}
     let researcher = &crew.agents["researcher"];
     assert_eq!((researcher.version, researcher.rounds), (3, 5));
     assert_eq!(researcher.instructions, "You find things out.");
+    let form = serde_json::json!({"type": "object", "required": ["found"]});
+    assert_eq!(researcher.output, Some(form));
     assert!(researcher.tools.contains("shop.lookup") && !researcher.tools.contains("files.list"));
     let lookup = &crew.tools["shop.lookup"];
     assert_eq!(
@@ -294,6 +297,7 @@ fn each_kind_of_mistake_is_refused() {
             "crew.value",
         ),
         (clerk("instructions: a, rounds: 2001"), "crew.value"),
+        (clerk("instructions: a, output: {type: 1}"), "crew.schema"),
         (clerk("instructions: a, model: slow"), "crew.reference"),
         (
             clerk("instructions: a, tools: [files.read]"),

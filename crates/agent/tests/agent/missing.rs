@@ -159,6 +159,7 @@ async fn a_planner_is_told_what_cannot_be_called_now() {
         description: "Looks things up.".into(),
         mind: mind(&[&cashier], granted(&toolbox)),
         tools: ["shop.lookup".to_owned()].into(),
+        output: None,
     };
     minds.members.insert("aclerk".into(), clerk);
     let planner_saw = planner.asked.clone();

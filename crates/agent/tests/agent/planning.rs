@@ -87,6 +87,7 @@ pub(crate) fn minds(planner: &Told, cashier: &Told) -> Arc<Minds> {
         description: "Takes money.".into(),
         mind: mind(&[cashier], Arc::new(hands)),
         tools: ["charge".to_owned()].into(),
+        output: None,
     };
     Arc::new(Minds {
         planner: Mind {
@@ -156,6 +157,45 @@ pub(crate) fn sum(tasks: &[TaskView]) -> Ledger {
 pub(crate) fn answered(run: &RunView) -> Answered {
     let result = run.final_result.as_ref().map(Json::value);
     serde_json::from_value(result.unwrap_or_else(|| panic!("{run:?}"))).unwrap()
+}
+
+/// Where an agent's crew file says the form of its results, what is not of that form is sent back.
+#[tokio::test]
+async fn what_comes_of_a_brief_has_the_form_that_its_agent_is_to_give() {
+    let world = World::default();
+    let planner = model(&world, leads);
+    let cashier = model(&world, |ask| {
+        let (_, last) = ends(ask);
+        let asked: Option<&Value> = ask.output.as_ref();
+        assert_eq!(asked.map(|form| &form["required"]), Some(&json!(["cents"])));
+        Ok(match ask.turns.len() {
+            1 => calls(&[("charge", json!({"cents": 5}))]),
+            3 => says("Settled: 5 cents."),
+            _ => {
+                assert!(last.contains("it is not of the wanted form"), "{last}");
+                says("{\"cents\": 5}")
+            }
+        })
+    });
+    let mut minds = (*minds(&planner, &cashier)).clone();
+    let form = json!({"type": "object", "required": ["cents"]});
+    minds.members.get_mut("cashier").unwrap().output = Some(form);
+    let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
+    let worker = start(&engine, &Arc::new(minds)).await;
+    let run = begin(&engine).await;
+    let ended = ended(&engine, run).await;
+    assert_eq!(ended.status, RunStatus::Completed, "{:?}", ended.failure);
+    let tasks = tasks(&engine, run).await;
+    let work = tasks
+        .iter()
+        .filter(|task| task.kind.as_str() == "crew.work");
+    let results =
+        work.map(|task| task.output.as_ref().unwrap().value()["envelope"]["result"].clone());
+    assert_eq!(
+        results.collect::<Vec<_>>(),
+        [json!({"cents": 5}), json!({"cents": 5})]
+    );
+    worker.stop().await.unwrap();
 }
 
 // S0-13: a supervisor makes tasks, workers report back. S0-43: a plan that is wrong is sent back and mended.

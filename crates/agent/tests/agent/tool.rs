@@ -745,6 +745,17 @@ async fn a_secret_reaches_the_program_and_is_taken_out_of_all_that_it_says() {
         "tool.failed",
         "refused: secret://OF_THIS_TEST",
     );
+    // Not even a part of it is left where what a program says is cut, or where quoting changes it.
+    for said in [
+        "printf '%s%393d' \"$KEY\" 0 >&2; exit 1",
+        "printf '%395d%s' 0 \"$KEY\"",
+    ] {
+        let folder = Folder::new();
+        let failure = call(&program(&folder, said, env), "t", json!({})).await;
+        let told = failure.unwrap_err().message;
+        let part = [&SECRET[..5], &SECRET[SECRET.len() - 5..]];
+        assert!(!part.iter().any(|part| told.contains(part)), "{told}");
+    }
     // Another tool does not get it.
     let folder = Folder::new();
     let tools = program(

@@ -155,6 +155,10 @@ fn the_documented_crews_are_accepted() {
     world.file("researcher.md", "You find things out.");
     world.file("crew.yaml", yaml.unwrap());
     world.run(&["crew", "check"]).ended(0);
+    let example = root.join("examples/outreach/crew.yaml");
+    world
+        .run(&["crew", "check", example.to_str().unwrap()])
+        .ended(0);
     let example = root.join("examples/support/crew.yaml");
     world
         .run(&["crew", "check", example.to_str().unwrap()])

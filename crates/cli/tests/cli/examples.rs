@@ -112,6 +112,31 @@ fn batches_show_live_numbers() {
     }
 }
 
+// S0-72, S0-73: workers for e-mail, WhatsApp and figures ship as a crew that runs, without a key, and with
+// nothing that leaves the machine.
+#[test]
+fn a_campaign_is_run_and_counted() {
+    tells(
+        &example("outreach"),
+        &[
+            "c-1 is introduced [1]",
+            "[6] analytics_worker: collect_metrics: how our mails do (1 receipt)",
+            "[11] whatsapp_worker: send_whatsapp: send c-3 the reminder (1 receipt)",
+            "completed",
+            "== What was sent (to receiver.py, on this machine)",
+            "\"consumer\": \"c-3\", \"message\": \"My cousin said the blue one, is that so?\", \"reason\": \"uncertain\"",
+            "\"to\": \"ada@example.org\", \"subject\": \"Ada, 30 days of running\"",
+            "\"to\": \"ben@example.org\", \"subject\": \"Still time to join, Ben\"",
+            "{\"channel\": \"sms\", \"to\": \"+15005550004\"",
+            "{\"channel\": \"whatsapp\", \"to\": \"whatsapp:+15005550001\"",
+            "{\"channel\": \"whatsapp\", \"to\": \"whatsapp:+15005550003\"",
+            "== Who is where now",
+            "== What the crew wanted and did not have",
+            "send_linkedin_message",
+        ],
+    );
+}
+
 // A crew of agents, with real tools and answers from a transcript.
 // S1-72: without a provider.
 #[test]

@@ -14,6 +14,7 @@ mod documented;
 mod durability;
 mod main_job;
 mod network;
+mod outreach;
 mod sigkill;
 mod steps;
 mod terminal;

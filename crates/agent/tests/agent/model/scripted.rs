@@ -109,6 +109,39 @@ async fn a_resumed_process_is_answered_alike() {
     }
 }
 
+/// What only a tool can know is taken over from what it said, and from nowhere else.
+#[tokio::test]
+async fn an_answer_takes_over_what_tools_have_said() {
+    let script = |answer: Value| Script::parse(&json!({"rules": [{"answer": answer}]}).to_string());
+    let answer = json!({
+        "text": "Sent $ID to $IDLE, in $N parts, not $O.",
+        "calls": [{"tool": "note", "arguments": {"of": ["$ID"], "n": 1, "$ID": "x"}}],
+        "fill": {"$ID": "/id", "$IDLE": "/to/0", "$N": "/n"}
+    });
+    let written = script(answer).unwrap();
+    let ask = after(r#"{"id": "m-$N", "to": ["Ada"], "n": 2}"#);
+    let said = answered(&written, &ask).await.unwrap();
+    assert_eq!(said.text, "Sent m-$N to Ada, in 2 parts, not $O.");
+    let arguments = json!({"of": ["m-$N"], "n": 1, "$ID": "x"});
+    assert_eq!(said.calls[0].arguments, arguments);
+    // The newest that has it counts, whatever came after it.
+    let mut ask = after(r#"{"id": "old", "to": [1], "n": 1}"#);
+    for newer in [r#"{"id": "new"}"#, "no JSON"] {
+        ask.turns.extend(after(newer).turns.drain(2..));
+    }
+    let said = answered(&written, &ask).await.unwrap();
+    assert_eq!(said.text, "Sent new to 1, in 1 parts, not $O.");
+    // Nothing is made up.
+    let nothing = answered(&written, &after("rain")).await.unwrap_err();
+    assert_eq!(nothing.code, "model.script");
+    assert!(nothing.message.contains("`/id`"), "{nothing}");
+    let none = json!({"fill": {"": "/id"}});
+    assert!(script(none).unwrap_err().message.contains("rule 1: `fill`"));
+    let fills: serde_json::Map<_, _> = (0..21).map(|n| (format!("${n}"), json!("/n"))).collect();
+    let many = script(json!({"fill": fills})).unwrap_err();
+    assert!(many.message.contains("more than 20 words"), "{many}");
+}
+
 #[tokio::test]
 async fn what_no_rule_answers_is_shown() {
     let script = Script::parse(WEATHER).unwrap();
