@@ -1,6 +1,6 @@
 //! The plan: which briefs a goal becomes, what is wrong with them, and what they may cost.
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, PERSON};
 use super::{Delegation, Goal, Minds, SUPERVISOR, Share, Short, ended, input, round_steps, whole};
 use crate::hands::note_missed;
 use crate::mind::{Brief, Mind, Seat, account};
@@ -148,9 +148,12 @@ impl PlanHandler {
     async fn plan(&self, task: &Context) -> Result<Round, Short> {
         let goal: Goal = input(task)?;
         let minds = &self.0;
-        let plan = match &goal.plan {
-            Some(plan) => json!(plan),
-            None => self.planned(task, &goal).await?,
+        let (plan, by, why) = match &goal.plan {
+            Some(plan) => (json!(plan), PERSON, "it was given with the goal"),
+            None => {
+                let plan = self.planned(task, &goal).await?;
+                (plan, SUPERVISOR, "the first plan for the goal")
+            }
         };
         let plan = minds.lint(&plan, goal.inputs.len());
         let plan = plan.map_err(|complaint| {
@@ -161,7 +164,7 @@ impl PlanHandler {
         })?;
         let estimate = minds.estimate(&plan, &goal.inputs);
         let account = account(task).await;
-        let ledger = Ledger::new(plan.briefs);
+        let ledger = Ledger::new(plan.briefs, by, why);
         let ready = ledger.ready();
         let share = account.map(|account| Share::of(&account.left(false), ready.len()));
         let (ledger, items) = ledger.give_out(&goal.inputs, &BTreeMap::new(), share);

@@ -26,6 +26,7 @@ mod scale;
 mod shell;
 mod speech;
 mod tool;
+mod toolbox;
 
 use agent::input::{Item, Source};
 use serde_json::Value;
