@@ -6,9 +6,12 @@ use crate::output::{Output, cut, duration, instant, print, print_json, say, tabl
 use crate::resume;
 use crate::speech::hear;
 use crate::target::Target;
+use crate::tasks::waits;
 use domain::run::RunStatus;
-use protocol::api::RunQuery;
-use protocol::v1::RunView;
+use domain::task::TaskStatus;
+use protocol::ApiRead;
+use protocol::api::{RunQuery, TaskQuery};
+use protocol::v1::{RunView, TaskView};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -84,8 +87,10 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
             }
         }
         Args::Show { run } => {
-            let view = target.open_to_read()?.run_get(run.parse()?).await?;
-            show(&view, output);
+            let engine = target.open_to_read()?;
+            let view = engine.run_get(run.parse()?).await?;
+            let stuck = stuck(&*engine.api(), &view).await?;
+            show_with(&view, &stuck, output);
         }
         Args::Watch { run } => watch(&run, target, output).await?,
         Args::Cancel { run, reason } => {
@@ -135,9 +140,62 @@ fn list(runs: &[RunView]) -> String {
     )
 }
 
+/// Tasks of an open run that nobody works on, of which the reasons are told.
+const STUCK_TASKS_MAX: usize = 100;
+/// Reasons that are told in words.
+const STUCK_LINES_MAX: usize = 5;
+
+/// Those tasks of a run that wait: what for is in each of them.
+async fn stuck(api: &dyn ApiRead, run: &RunView) -> Result<Vec<TaskView>, CliError> {
+    if run.ended_at.is_some() {
+        return Ok(Vec::new());
+    }
+    let query = TaskQuery {
+        run: Some(run.run_id),
+        status: Some(TaskStatus::Pending),
+        limit: STUCK_TASKS_MAX,
+        ..TaskQuery::default()
+    };
+    Ok(api.task_list(query).await?.items)
+}
+
+/// Why they wait, each reason once, with how many of which step it holds up.
+fn why(stuck: &[TaskView]) -> Vec<String> {
+    let mut reasons: Vec<(String, String, usize)> = Vec::new();
+    for task in stuck {
+        let step = task.step.as_ref().unwrap_or(&task.kind).to_string();
+        let why = task.waits_for.as_ref().map(waits).unwrap_or_default();
+        let same = |one: &&mut (String, String, usize)| one.0 == step && one.1 == why;
+        match reasons.iter_mut().find(same) {
+            Some((_, _, count)) => *count += 1,
+            None => reasons.push((step, why, 1)),
+        }
+    }
+    let line = |(step, why, count): &(String, String, usize)| {
+        format!("{count} of {step}: {}", cut(why, 160))
+    };
+    let mut lines: Vec<String> = reasons.iter().take(STUCK_LINES_MAX).map(line).collect();
+    if reasons.len() > STUCK_LINES_MAX {
+        lines.push("and others; `chargehand tasks list` has all".into());
+    }
+    lines
+}
+
 fn show(run: &RunView, output: Output) {
+    show_with(run, &[], output);
+}
+
+/// With the tasks that wait.
+fn show_with(run: &RunView, stuck: &[TaskView], output: Output) {
     if output == Output::Json {
-        return print_json(run);
+        let mut document = json!(run);
+        if !stuck.is_empty() {
+            let told = stuck.iter().map(|task| {
+                json!({"task_id": task.task_id, "step": task.step, "type": task.kind, "waits_for": task.waits_for})
+            });
+            document["waiting"] = told.collect();
+        }
+        return print_json(&document);
     }
     let mut text = format!(
         "{}  {}\n  goal      {}\n",
@@ -163,6 +221,9 @@ fn show(run: &RunView, output: Output) {
     }
     if let Some(waits) = &run.waits_for {
         text += &format!("  waits     {}: {}\n", waits.who, waits.what);
+    }
+    for reason in why(stuck) {
+        text += &format!("  why       {reason}\n");
     }
     if let Some(failure) = &run.failure {
         text += &format!(

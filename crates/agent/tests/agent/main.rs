@@ -22,6 +22,7 @@ mod recovery;
 mod related;
 mod requests;
 mod results;
+mod rights;
 mod scale;
 mod shell;
 mod speech;

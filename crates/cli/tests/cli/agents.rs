@@ -242,6 +242,7 @@ fn what_an_mcp_server_started_is_gone_when_the_run_is_over() {
 }
 
 /// A call that needs a yes waits, also while nobody works; it is listed, answered, and made once.
+// S0-196: why a run does not move is a look away: where it stands, which step, and what each task waits for.
 #[test]
 fn a_call_that_needs_a_yes_is_listed_and_answered() {
     let world = World::new();
@@ -282,6 +283,22 @@ fn a_call_that_needs_a_yes_is_listed_and_answered() {
         "{}",
         listed.out
     );
+    let run = world.json(&["runs", "list"])["items"][0]["run_id"].clone();
+    let run = run.as_str().unwrap();
+    let shown = world.run(&["runs", "show", run]).ended(0).out;
+    assert!(
+        shown.contains("running") && shown.contains("6 tasks have not ended"),
+        "{shown}"
+    );
+    let why = "why       1 of work: waits for a person's yes to letters.note {\"letter\":1}";
+    assert!(shown.contains(why), "{shown}");
+    let told = world.json(&["runs", "show", run]);
+    assert_eq!(
+        (&told["status"], told["waiting"].as_array().unwrap().len()),
+        (&json!("running"), 6)
+    );
+    let reason = &told["waiting"][0]["waits_for"]["reason"];
+    assert_eq!(reason, "awaiting_human", "{told}");
     world
         .run(&["approvals", "no", &tasks[0], "--reason", "not this one"])
         .ended(0);
@@ -302,4 +319,86 @@ fn a_call_that_needs_a_yes_is_listed_and_answered() {
     let missing = &done["final_result"]["missing"][0]["objective"];
     assert_eq!(missing, "Note letter 1.");
     world.is_sound();
+}
+
+/// Whoever asks for a connection to somewhere is told that there is none; gives what was asked for.
+fn closed_gate() -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let asked = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
+    let kept = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let heard = lines.by_ref().map_while(Result::ok);
+            let heard: Vec<String> = heard.take_while(|line| !line.is_empty()).collect();
+            kept.lock().unwrap().extend(heard);
+            let mut stream = stream;
+            let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    (address, asked)
+}
+
+// S0-173: a provider's key is in nothing that is printed or kept, also when everything is logged and the
+// provider cannot be reached.
+#[test]
+fn a_key_is_in_no_output_and_in_no_file() {
+    const KEY: &str = "sk-proj-hush4711hush4711hush4711";
+    let world = World::new();
+    desk(&world, 0, "pure");
+    let text = world.read("crew.yaml") + "budget: {wall: 2s}\n";
+    let text = text.replace("scripted/lead.json", "openai/gpt-4.1-mini");
+    world.file("crew.yaml", text);
+    let (gate, asked) = closed_gate();
+    let command = |args: &[&str]| {
+        let mut command = world.command(args);
+        let set = [
+            ("OPENAI_API_KEY", KEY),
+            ("HTTPS_PROXY", &gate),
+            ("CHARGEHAND_LOG_LEVEL", "trace"),
+            ("RUST_LOG", "trace"),
+            ("RUST_BACKTRACE", "full"),
+        ];
+        finish(command.envs(set).spawn().unwrap(), b"")
+    };
+    let ran = command(&["run", "Note the letters", "--crew", "crew.yaml"]).ended(1);
+    // It was used: somebody was asked for a way to the provider.
+    let heard = asked.lock().unwrap().join("\n");
+    assert!(
+        heard.contains("CONNECT api.openai.com:443"),
+        "{heard} {ran:#?}"
+    );
+    let mut said = vec![heard, ran.out, ran.err];
+    for args in [
+        &["events"][..],
+        &["tasks", "list", "--output", "json"],
+        &["runs", "list", "--output", "json"],
+        &["crew", "check", "--output", "json"],
+        &["config", "show"],
+        &["status"],
+    ] {
+        let done = command(args).ended(0);
+        said.extend([done.out, done.err]);
+    }
+    assert!(
+        said.iter().all(|text| !text.contains("hush4711")),
+        "{said:#?}"
+    );
+    let mut folders = vec![world.path(".")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let bytes = std::fs::read(entry.path()).unwrap();
+            let found = bytes.windows(8).any(|part| part == b"hush4711");
+            assert!(!found, "{}", entry.path().display());
+            files += 1;
+        }
+    }
+    assert!(files > 3, "the store is among them");
 }
