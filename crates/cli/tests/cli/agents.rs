@@ -402,3 +402,52 @@ fn a_key_is_in_no_output_and_in_no_file() {
     }
     assert!(files > 3, "the store is among them");
 }
+
+// S0-190: one command, no key: workers are there, a goal is accepted, it becomes a plan, tasks are delegated
+// and done, and the way there is shown; each of the six is in the log, in this order.
+#[test]
+fn one_command_goes_all_the_way_without_a_key() {
+    let world = World::new();
+    desk(&world, 0, "keyed");
+    let mut command = world.command(&["run", "Note the letters", "--crew", "crew.yaml"]);
+    for key in ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"] {
+        command.env_remove(key);
+    }
+    let ran = finish(command.spawn().unwrap(), b"").ended(0);
+    let events = world.events();
+    let at = |name: &str, about: &str| {
+        let found = events.iter().position(|event| {
+            let event = &event["event"][name];
+            !event.is_null() && event.to_string().contains(about)
+        });
+        found.unwrap_or_else(|| panic!("no {name} about {about}"))
+    };
+    let way = [
+        at("worker.registered", "workflow_planning"),
+        at("run.started", "Note the letters"),
+        at("run.extended", "crew.work"),
+        at("task.submitted", "Note letter 1."),
+        at("task.completed", "Noted."),
+        at("run.completed", "Six letters are noted"),
+    ];
+    assert!(way.is_sorted(), "{way:?}");
+    let count = |name: &str, about: &str| {
+        let of = |event: &&Value| event["event"][name].to_string().contains(about);
+        events.iter().filter(of).count()
+    };
+    assert_eq!(count("task.submitted", "crew.work\""), 6);
+    assert_eq!(noted(&world), all());
+    // The way there is shown while it is gone.
+    for line in [
+        "1/1 completed the plan",
+        "completed clerk: Note letter 1.",
+        "9/9 completed the answer",
+    ] {
+        assert!(ran.err.contains(line), "{line}: {}", ran.err);
+    }
+    assert!(
+        ran.out.starts_with("Six letters are noted [1] [6]."),
+        "{}",
+        ran.out
+    );
+}
