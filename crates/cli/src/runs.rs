@@ -1,4 +1,4 @@
-//! `chargehand runs`: list, show, watch, cancel, retry.
+//! `chargehand runs`: list, show, spending, watch, cancel, retry.
 
 use crate::chat::Screen;
 use crate::error::CliError;
@@ -7,12 +7,15 @@ use crate::resume;
 use crate::speech::hear;
 use crate::target::Target;
 use crate::tasks::waits;
+use agent::spending::{Calls, Spending};
+use domain::budget::{Amount, usd};
 use domain::run::RunStatus;
 use domain::task::TaskStatus;
 use protocol::ApiRead;
 use protocol::api::{RunQuery, TaskQuery};
 use protocol::v1::{RunView, TaskView};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 /// How long the last words of a run that has ended may take to arrive.
@@ -36,6 +39,12 @@ pub(crate) enum Args {
     /// Show one run: its plan, its steps, its result.
     #[command(after_help = "Example:\n  chargehand runs show run_01k5z3v9wfe4rvq0t2m6n8p7xy")]
     Show {
+        /// Which.
+        run: String,
+    },
+    /// Show what a run spent until now: by agent, by type of task, and how the tools did that it called.
+    #[command(after_help = "Example:\n  chargehand runs spending run_01k5z3v9wfe4rvq0t2m6n8p7xy")]
+    Spending {
         /// Which.
         run: String,
     },
@@ -92,6 +101,18 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
             let stuck = stuck(&*engine.api(), &view).await?;
             show_with(&view, &stuck, output);
         }
+        Args::Spending { run } => {
+            let (engine, run) = (target.open_to_read()?, run.parse()?);
+            let account = engine.run_get(run).await?.account;
+            let spending = Spending::of(&*engine.api(), run).await?;
+            match output {
+                Output::Json => print_json(&json!({
+                    "run_id": run, "spent": account.map(|account| account.ledger.spent),
+                    "agents": spending.agents, "types": spending.types, "tools": spending.tools,
+                })),
+                Output::Text => print(&spent(&spending)),
+            }
+        }
         Args::Watch { run } => watch(&run, target, output).await?,
         Args::Cancel { run, reason } => {
             let run = run.parse()?;
@@ -138,6 +159,33 @@ fn list(runs: &[RunView]) -> String {
         &["run", "status", "done", "started", "goal"],
         runs.iter().map(row).collect(),
     )
+}
+
+fn spent(spending: &Spending) -> String {
+    let amounts = |what: &str, sums: &BTreeMap<String, Amount>| {
+        let row = |(name, amount): (&String, &Amount)| {
+            let (tokens, calls) = (amount.tokens.to_string(), amount.calls.to_string());
+            vec![name.clone(), tokens, usd(amount.usd_micros), calls]
+        };
+        let heading = [what, "tokens", "cost", "calls"];
+        table(&heading, sums.iter().map(row).collect())
+    };
+    if spending.agents.is_empty() {
+        return "Nothing was spent.".into();
+    }
+    let agents = amounts("agent", &spending.agents);
+    let mut text = format!("{agents}\n\n{}", amounts("type", &spending.types));
+    if !spending.tools.is_empty() {
+        let row = |(name, calls): (&String, &Calls)| {
+            let counts = [calls.calls, calls.failed, calls.timed_out];
+            let counts = counts.map(|count| count.to_string());
+            [&[name.clone()][..], &counts[..]].concat()
+        };
+        let heading = ["tool", "calls", "failed", "timed out"];
+        let tools = table(&heading, spending.tools.iter().map(row).collect());
+        text += &format!("\n\n{tools}");
+    }
+    text
 }
 
 /// Tasks of an open run that nobody works on, of which the reasons are told.

@@ -451,3 +451,108 @@ fn one_command_goes_all_the_way_without_a_key() {
         ran.out
     );
 }
+
+// S0-195: which tool was too slow, how often, and after how long it was left, can be seen by its name; a longer
+// limit in the crew file mends it; and whether it can be called at all is shown beside its limit.
+#[test]
+fn a_tool_that_is_too_slow_is_seen_by_its_name() {
+    let world = World::new();
+    let tool = |name: &str, command: &str, limit: &str| {
+        format!(
+            "  {name}: {{command: {command}, description: d, input: {{type: object}}, timeout: {limit}, effect: pure}}\n"
+        )
+    };
+    let crew = |limit: &str| {
+        let tools = tool("slow.one", "./slow.sh", limit) + &tool("quick.one", "echo 1", "60s");
+        format!(
+            "version: 1\nname: desk\nmodels: {{m: scripted/answers.json}}\n\
+             agents:\n  clerk: {{description: Acts., instructions: You act., tools: [slow.one, quick.one]}}\n\
+             tools:\n{tools}"
+        )
+    };
+    // It takes its time only when it is left to wait for what never comes.
+    world.program(
+        "slow.sh",
+        "#!/bin/sh\n[ -e go ] || exec sleep 300\necho 1\n",
+    );
+    let brief = json!({"agent": "clerk", "objective": "Act.", "inputs": [], "acceptance": [], "evidence": ["quick.one"]});
+    let both =
+        json!([{"tool": "slow_one", "arguments": {}}, {"tool": "quick_one", "arguments": {}}]);
+    let rules = json!([
+        {"when": {"last_contains": "Plan how this crew"}, "answer": {"text": json!({"briefs": [brief]}).to_string()}},
+        {"when": {"system_contains": "You act", "turn": 1}, "answer": {"calls": both}},
+        {"when": {"system_contains": "You act", "turn": 2}, "answer": {"text": "Acted."}},
+        {"when": {"last_contains": "Answer the goal"}, "answer": {"text": "It acted [1]."}},
+    ]);
+    world.file("answers.json", json!({"rules": rules}).to_string());
+    let act = |limit: &str| {
+        world.file("crew.yaml", crew(limit));
+        let ran = world.run(&["run", "Act", "--crew", "crew.yaml", "--output", "json"]);
+        ran.ended(0).document()["run_id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let run = act("200ms");
+    let spending = world.json(&["runs", "spending", &run]);
+    let slow = json!({"calls": 1, "failed": 1, "timed_out": 1});
+    let quick = json!({"calls": 1, "failed": 0, "timed_out": 0});
+    assert_eq!(
+        spending["tools"],
+        json!({"slow.one": slow, "quick.one": quick})
+    );
+    let text = world.run(&["runs", "spending", &run]).ended(0).out;
+    let line = |name: &str| -> Vec<&str> {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("{name}: {text}"))
+            .split_whitespace()
+            .collect()
+    };
+    assert_eq!(line("slow.one"), ["slow.one", "1", "1", "1"]);
+    // By agent and by type it is the same sum, which is the run's.
+    let sum = |by: &str, what: &str| -> u64 {
+        let all = spending[by].as_object().unwrap().values();
+        all.map(|amount| amount[what].as_u64().unwrap_or(0)).sum()
+    };
+    for what in ["tokens", "calls"] {
+        let all = spending["spent"][what].as_u64().unwrap();
+        assert!(
+            all > 0 && sum("agents", what) == all && sum("types", what) == all,
+            "{spending}"
+        );
+    }
+    let agents: Vec<&String> = spending["agents"].as_object().unwrap().keys().collect();
+    assert_eq!(agents, ["clerk", "supervisor"]);
+    assert_eq!(
+        spending["agents"]["clerk"]["calls"], 4,
+        "two turns, two calls: {spending}"
+    );
+    assert_eq!(spending["agents"]["clerk"], spending["types"]["crew.work"]);
+    // The task that called it says so, with the limit.
+    let tasks = world.json(&["tasks", "list", "--run", &run]);
+    let task = tasks["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|task| task["kind"] == "crew.work");
+    let task = task.unwrap()["task_id"].as_str().unwrap().to_owned();
+    let shown = world.run(&["tasks", "show", &task]).ended(0).out;
+    let told = "Tool execution timed out: “slow.one” took longer than 200 ms";
+    assert!(shown.contains(told), "{shown}");
+    let listed = world
+        .run(&["tools", "list", "--crew", "crew.yaml"])
+        .ended(0)
+        .out;
+    let listed = listed
+        .lines()
+        .find(|line| line.starts_with("slow.one"))
+        .unwrap();
+    assert!(
+        listed.contains("200 ms") && listed.ends_with("yes"),
+        "{listed}"
+    );
+    world.file("go", "");
+    let run = act("60s");
+    let spending = world.json(&["runs", "spending", &run]);
+    assert_eq!(spending["tools"]["slow.one"], quick);
+}
