@@ -526,6 +526,52 @@ async fn where_a_brief_fails_the_plan_is_changed_and_says_why() {
     );
 }
 
+// S4-37: MCP tools wait for the agents that use them, and where those do not come about they are not begun,
+// and it is said why.
+#[tokio::test]
+async fn what_needs_something_that_failed_is_not_begun_and_says_why() {
+    let leads = |ask: &Ask| {
+        let (first, _) = ends(ask);
+        let brief = |id: &str, what: &str, needs: &[&str]| {
+            json!({"id": id, "agent": "cashier", "objective": format!("Find {what}"), "needs": needs,
+                "inputs": [], "acceptance": [], "evidence": []})
+        };
+        Ok(if first.contains("Plan how this crew") {
+            let briefs = [
+                brief("3.2", "MCP tools", &["2.1"]),
+                brief("2.1", "AI agents", &[]),
+                brief("1.3", "examples", &[]),
+            ];
+            says(&json!({ "briefs": briefs }).to_string())
+        } else if first.contains("Some briefs of your plan") {
+            says(r#"{"reason": "there is no other way", "drop": [], "briefs": []}"#)
+        } else {
+            says("Found [1].")
+        })
+    };
+    let order = |worked: &[Ask]| -> Vec<String> {
+        let line = |ask: &Ask| ends(ask).0.lines().nth(1).unwrap_or_default().to_owned();
+        worked.iter().map(line).collect()
+    };
+    let (ended, _, _, worked) = led(leads, finds_all_but("nothing")).await;
+    assert_eq!(ended.status, RunStatus::Completed, "{:?}", ended.failure);
+    assert_eq!(order(&worked).last().unwrap(), "Find MCP tools");
+    assert_eq!(worked.len(), 3);
+    let (ended, tasks, _, worked) = led(leads, finds_all_but("AI agents")).await;
+    assert_eq!(ended.status, RunStatus::Completed, "{:?}", ended.failure);
+    assert!(!order(&worked).contains(&"Find MCP tools".to_owned()));
+    let begun = tasks
+        .iter()
+        .filter(|task| task.kind.as_str() == "crew.work");
+    assert_eq!(begun.count(), 2);
+    let missing = answered(&ended).missing;
+    let why = missing
+        .iter()
+        .find(|missing| missing.brief == "3.2")
+        .unwrap();
+    assert_eq!(why.reason, "what it needs has no result");
+}
+
 /// The same again and again is not a plan: what failed twice may not be tried a third time, and a
 /// planner that knows nothing else is stopped with what there is.
 #[tokio::test]
