@@ -195,7 +195,7 @@ async fn what_is_delegated_is_kept_as_it_was_said() {
         "{}",
         answer(&view)
     );
-    let asked = talker.asked.lock().unwrap();
+    let asked = talker.asked.lock().unwrap().clone();
     let planned = asked
         .iter()
         .find(|ask| json!(ask.turns).to_string().contains("Plan how this crew"));
@@ -204,7 +204,6 @@ async fn what_is_delegated_is_kept_as_it_was_said() {
             .to_string()
             .contains(&format!("Goal: {TASK}"))
     );
-    drop(asked);
     for worker in running {
         worker.stop().await.unwrap();
     }
