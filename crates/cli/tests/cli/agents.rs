@@ -348,7 +348,7 @@ fn a_key_is_in_no_output_and_in_no_file() {
     const KEY: &str = "sk-proj-hush4711hush4711hush4711";
     let world = World::new();
     desk(&world, 0, "pure");
-    let text = world.read("crew.yaml") + "budget: {wall: 2s}\n";
+    let text = world.read("crew.yaml") + "budget: {wall: 5s}\n";
     let text = text.replace("scripted/lead.json", "openai/gpt-4.1-mini");
     world.file("crew.yaml", text);
     let (gate, asked) = closed_gate();
@@ -357,10 +357,14 @@ fn a_key_is_in_no_output_and_in_no_file() {
         let set = [
             ("OPENAI_API_KEY", KEY),
             ("HTTPS_PROXY", &gate),
+            ("https_proxy", &gate),
             ("CHARGEHAND_LOG_LEVEL", "trace"),
             ("RUST_LOG", "trace"),
             ("RUST_BACKTRACE", "full"),
         ];
+        for name in ["NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"] {
+            command.env_remove(name);
+        }
         finish(command.envs(set).spawn().unwrap(), b"")
     };
     let ran = command(&["run", "Note the letters", "--crew", "crew.yaml"]).ended(1);
