@@ -28,6 +28,7 @@ pub mod muster;
 pub mod plan;
 pub mod planning;
 pub mod skill;
+pub mod spending;
 pub mod supervisor;
 mod text;
 pub mod tool;

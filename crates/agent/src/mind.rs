@@ -22,6 +22,7 @@ mod turn;
 
 pub use brief::{Brief, Judge};
 pub use call::{CALLS_AT_ONCE_MAX, REPEATS_MAX, SHOWN_BYTES_MAX};
+pub(crate) use call::{Called, Receipt};
 pub use envelope::{Came, Completeness, Envelope, Evidence, Spend};
 pub use turn::Seat;
 

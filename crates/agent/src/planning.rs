@@ -55,6 +55,15 @@ pub const WORK_KIND: &str = "crew.work";
 pub const LOOK_KIND: &str = "crew.look";
 /// The type of tasks that make one answer.
 pub const ANSWER_KIND: &str = "crew.answer";
+/// What a worker says it can do that serves these minds: to write plans, which a task that plans asks of
+/// it; to find out which tools there are and can be called now, which it does before each plan; and to
+/// give briefs out, which a task that looks asks of it.
+pub const CAPABILITIES: [&str; 3] = [WORKFLOW_PLANNING, TOOL_DISCOVERY, TASK_DELEGATION];
+const WORKFLOW_PLANNING: &str = "workflow_planning";
+const TOOL_DISCOVERY: &str = "tool_discovery";
+const TASK_DELEGATION: &str = "task_delegation";
+/// What such a worker is for, in its metadata: `purpose`.
+pub const PURPOSE: &str = "orchestration";
 /// As whom the planner speaks in a run's stream.
 pub const SUPERVISOR: &str = "supervisor";
 /// Briefs of a plan when nothing is said.
@@ -207,6 +216,7 @@ pub fn graph(goal: &Goal) -> Result<Graph, Error> {
             needs: Vec::new(),
             kind: StepKind::Task(Template {
                 input,
+                capability: Some(Name::literal(WORKFLOW_PLANNING)),
                 ..template(PLAN_KIND, goal.queue.as_ref())
             }),
         }],
@@ -279,6 +289,7 @@ fn round_steps(round: u32, last_chance: bool, queue: Option<&Name>) -> Vec<Step>
             needs: vec![results],
             kind: StepKind::Task(Template {
                 input_from: Some(look),
+                capability: Some(Name::literal(TASK_DELEGATION)),
                 ..template(LOOK_KIND, queue)
             }),
         },
@@ -302,11 +313,18 @@ fn answer_step(rounds: u32, queue: Option<&Name>) -> Step {
     }
 }
 
-/// A worker that does all that runs of these minds need.
+/// A worker that does all that runs of these minds need, and says so ([`CAPABILITIES`], [`PURPOSE`]).
 ///
 /// # Errors
 /// A worker that has a handler for one of their tasks already.
 pub fn serve(worker: Worker, minds: &Arc<Minds>) -> Result<Worker, Error> {
+    let mut worker = worker.describe(|spec| {
+        let purpose = Name::literal("purpose");
+        spec.metadata.insert(purpose, PURPOSE.to_owned());
+    });
+    for capability in CAPABILITIES {
+        worker = worker.capability(capability)?;
+    }
     worker
         .handle(PLAN_KIND, PlanHandler(Arc::clone(minds)))?
         .handle(WORK_KIND, WorkHandler(Arc::clone(minds)))?

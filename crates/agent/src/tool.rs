@@ -355,7 +355,7 @@ impl Toolbox {
     /// How often a call of it that failed is made again, at most; none when there is no such tool.
     #[must_use]
     pub fn retries(&self, name: &str) -> Option<u32> {
-        let held = self.tools.get(name)?;
+        let held = self.held(name)?;
         Some(held.tool.retries().min(RETRIES_MAX))
     }
 

@@ -1,4 +1,4 @@
-//! `chargehand runs`: list, show, watch, cancel, retry.
+//! `chargehand runs`: list, show, spending, watch, cancel, retry.
 
 use crate::chat::Screen;
 use crate::error::CliError;
@@ -6,10 +6,16 @@ use crate::output::{Output, cut, duration, instant, print, print_json, say, tabl
 use crate::resume;
 use crate::speech::hear;
 use crate::target::Target;
+use crate::tasks::waits;
+use agent::spending::{Calls, Spending};
+use domain::budget::{Amount, usd};
 use domain::run::RunStatus;
-use protocol::api::RunQuery;
-use protocol::v1::RunView;
+use domain::task::TaskStatus;
+use protocol::ApiRead;
+use protocol::api::{RunQuery, TaskQuery};
+use protocol::v1::{RunView, TaskView};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 /// How long the last words of a run that has ended may take to arrive.
@@ -33,6 +39,12 @@ pub(crate) enum Args {
     /// Show one run: its plan, its steps, its result.
     #[command(after_help = "Example:\n  chargehand runs show run_01k5z3v9wfe4rvq0t2m6n8p7xy")]
     Show {
+        /// Which.
+        run: String,
+    },
+    /// Show what a run spent until now: by agent, by type of task, and how the tools did that it called.
+    #[command(after_help = "Example:\n  chargehand runs spending run_01k5z3v9wfe4rvq0t2m6n8p7xy")]
+    Spending {
         /// Which.
         run: String,
     },
@@ -84,8 +96,22 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
             }
         }
         Args::Show { run } => {
-            let view = target.open_to_read()?.run_get(run.parse()?).await?;
-            show(&view, output);
+            let engine = target.open_to_read()?;
+            let view = engine.run_get(run.parse()?).await?;
+            let stuck = stuck(&*engine.api(), &view).await?;
+            show_with(&view, &stuck, output);
+        }
+        Args::Spending { run } => {
+            let (engine, run) = (target.open_to_read()?, run.parse()?);
+            let account = engine.run_get(run).await?.account;
+            let spending = Spending::of(&*engine.api(), run).await?;
+            match output {
+                Output::Json => print_json(&json!({
+                    "run_id": run, "spent": account.map(|account| account.ledger.spent),
+                    "agents": spending.agents, "types": spending.types, "tools": spending.tools,
+                })),
+                Output::Text => print(&spent(&spending)),
+            }
         }
         Args::Watch { run } => watch(&run, target, output).await?,
         Args::Cancel { run, reason } => {
@@ -135,9 +161,89 @@ fn list(runs: &[RunView]) -> String {
     )
 }
 
+fn spent(spending: &Spending) -> String {
+    let amounts = |what: &str, sums: &BTreeMap<String, Amount>| {
+        let row = |(name, amount): (&String, &Amount)| {
+            let (tokens, calls) = (amount.tokens.to_string(), amount.calls.to_string());
+            vec![name.clone(), tokens, usd(amount.usd_micros), calls]
+        };
+        let heading = [what, "tokens", "cost", "calls"];
+        table(&heading, sums.iter().map(row).collect())
+    };
+    if spending.agents.is_empty() {
+        return "Nothing was spent.".into();
+    }
+    let agents = amounts("agent", &spending.agents);
+    let mut text = format!("{agents}\n\n{}", amounts("type", &spending.types));
+    if !spending.tools.is_empty() {
+        let row = |(name, calls): (&String, &Calls)| {
+            let counts = [calls.calls, calls.failed, calls.timed_out];
+            let counts = counts.map(|count| count.to_string());
+            [&[name.clone()][..], &counts[..]].concat()
+        };
+        let heading = ["tool", "calls", "failed", "timed out"];
+        let tools = table(&heading, spending.tools.iter().map(row).collect());
+        text += &format!("\n\n{tools}");
+    }
+    text
+}
+
+/// Tasks of an open run that nobody works on, of which the reasons are told.
+const STUCK_TASKS_MAX: usize = 100;
+/// Reasons that are told in words.
+const STUCK_LINES_MAX: usize = 5;
+
+/// Those tasks of a run that wait: what for is in each of them.
+async fn stuck(api: &dyn ApiRead, run: &RunView) -> Result<Vec<TaskView>, CliError> {
+    if run.ended_at.is_some() {
+        return Ok(Vec::new());
+    }
+    let query = TaskQuery {
+        run: Some(run.run_id),
+        status: Some(TaskStatus::Pending),
+        limit: STUCK_TASKS_MAX,
+        ..TaskQuery::default()
+    };
+    Ok(api.task_list(query).await?.items)
+}
+
+/// Why they wait, each reason once, with how many of which step it holds up.
+fn why(stuck: &[TaskView]) -> Vec<String> {
+    let mut reasons: Vec<(String, String, usize)> = Vec::new();
+    for task in stuck {
+        let step = task.step.as_ref().unwrap_or(&task.kind).to_string();
+        let why = task.waits_for.as_ref().map(waits).unwrap_or_default();
+        let same = |one: &&mut (String, String, usize)| one.0 == step && one.1 == why;
+        match reasons.iter_mut().find(same) {
+            Some((_, _, count)) => *count += 1,
+            None => reasons.push((step, why, 1)),
+        }
+    }
+    let line = |(step, why, count): &(String, String, usize)| {
+        format!("{count} of {step}: {}", cut(why, 160))
+    };
+    let mut lines: Vec<String> = reasons.iter().take(STUCK_LINES_MAX).map(line).collect();
+    if reasons.len() > STUCK_LINES_MAX {
+        lines.push("and others; `chargehand tasks list` has all".into());
+    }
+    lines
+}
+
 fn show(run: &RunView, output: Output) {
+    show_with(run, &[], output);
+}
+
+/// With the tasks that wait.
+fn show_with(run: &RunView, stuck: &[TaskView], output: Output) {
     if output == Output::Json {
-        return print_json(run);
+        let mut document = json!(run);
+        if !stuck.is_empty() {
+            let told = stuck.iter().map(|task| {
+                json!({"task_id": task.task_id, "step": task.step, "type": task.kind, "waits_for": task.waits_for})
+            });
+            document["waiting"] = told.collect();
+        }
+        return print_json(&document);
     }
     let mut text = format!(
         "{}  {}\n  goal      {}\n",
@@ -163,6 +269,9 @@ fn show(run: &RunView, output: Output) {
     }
     if let Some(waits) = &run.waits_for {
         text += &format!("  waits     {}: {}\n", waits.who, waits.what);
+    }
+    for reason in why(stuck) {
+        text += &format!("  why       {reason}\n");
     }
     if let Some(failure) = &run.failure {
         text += &format!(

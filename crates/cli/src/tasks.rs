@@ -176,7 +176,7 @@ fn parse_status(text: &str) -> Result<TaskStatus, CliError> {
 }
 
 /// Why a task waits, in words.
-fn waits(reason: &Waits) -> String {
+pub(crate) fn waits(reason: &Waits) -> String {
     match reason {
         Waits::Ready => "ready: it is next in line for a free worker".into(),
         Waits::AwaitingHuman { why, .. } => why.clone(),

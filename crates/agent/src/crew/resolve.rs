@@ -7,6 +7,7 @@ use super::file::{
 use super::shape::{self, Mistake, shown};
 use super::tree::{Kind, Node, Place, escaped, parse, parse_bounded};
 use super::*;
+use crate::assistant::DELEGATE;
 use crate::board;
 use crate::command;
 use crate::model::price::Price;
@@ -771,7 +772,7 @@ impl Resolver<'_> {
 
     fn command(&mut self, name: &str, written: CommandFile) -> Option<CommandTool> {
         let owner = format!("/tools/{}", escaped(name));
-        if BUILT_IN.contains(&name) || board::NAMES.contains(&name) {
+        if BUILT_IN.contains(&name) || board::NAMES.contains(&name) || name == DELEGATE {
             let at = self.tree.key_place(&owner);
             let message = format!("`{name}` is the name of a built-in tool");
             self.wrong_at(at, "crew.name", message, "Give yours another name.");

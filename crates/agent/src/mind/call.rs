@@ -23,10 +23,20 @@ pub const CALLS_AT_ONCE_MAX: usize = 8;
 /// Bytes of a call's arguments that a person is shown.
 const ASKED_BYTES_MAX: usize = 2_000;
 
-/// What the receipt of a call holds.
+/// The receipt of a call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Receipt {
+    /// The tool's own name; older receipts have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tool: Option<String>,
+    #[serde(flatten)]
+    pub(crate) called: Called,
+}
+
+/// What came of a call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Called {
+pub(crate) enum Called {
     Output(Value),
     Failed(String),
 }
@@ -237,15 +247,19 @@ impl Working<'_> {
                 .call(self.task, &call.tool, &call.arguments, &idempotency_key)
                 .await;
             voice::called(self.task, name, &called);
+            let receipt = |called| {
+                let tool = Some(name.clone());
+                json!(Receipt { tool, called })
+            };
             let outcome = match called {
-                Ok(output) => Ok(json!(Called::Output(output))),
+                Ok(output) => Ok(receipt(Called::Output(output))),
                 // Whether it happened is for a person to find out.
                 Err(failure) if failure.code == Code::RecordInDoubt.as_str() => Err(failure),
                 // That it did not happen is known, and is what the model is told: the answer to this
                 // call, now and whenever it is read again.
                 Err(failure) => {
                     let text = format!("{}: {}", failure.code, failure.message);
-                    Ok(json!(Called::Failed(text)))
+                    Ok(receipt(Called::Failed(text)))
                 }
             };
             (outcome, Amount::CALL)
@@ -255,7 +269,8 @@ impl Working<'_> {
             last: false,
         };
         let called = self.task.step_costing(receipt, *effect, cost, done).await?;
-        read(called, receipt)
+        let receipt: Receipt = read(called, receipt)?;
+        Ok(receipt.called)
     }
 }
 

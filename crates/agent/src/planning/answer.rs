@@ -156,7 +156,7 @@ impl AnswerHandler {
             status,
             sources,
             missing,
-            revisions: ledger.revisions,
+            revisions: ledger.changes().cloned().collect(),
             ended: ledger.ends,
         })
     }

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Who wrote a plan that was given with the goal.
+pub const PERSON: &str = "person";
+/// The version of a plan that nobody has changed.
+const FIRST: u32 = 1;
 /// Times that the same end may fail before no brief may be written to it again.
 pub const TRIES_MAX: usize = 2;
 
@@ -48,10 +52,16 @@ pub struct Entry {
     pub reason: Option<String>,
 }
 
-/// A change of the plan.
+/// A version of the plan: the first, or a change of the one before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
-    /// After which round.
+    /// Its number, from 1.
+    #[serde(default)]
+    pub version: u32,
+    /// Who wrote it: the supervisor, or a [`PERSON`].
+    #[serde(default)]
+    pub by: String,
+    /// After which round; the first after none.
     pub round: u32,
     /// Why.
     pub reason: String,
@@ -66,7 +76,7 @@ pub struct Revision {
 pub struct Ledger {
     /// Its briefs.
     pub entries: Vec<Entry>,
-    /// How it was changed.
+    /// Its versions, the first of which changes nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<Revision>,
     /// Rounds that were given out.
@@ -89,17 +99,50 @@ pub struct Came {
 }
 
 impl Ledger {
-    /// Of a plan that has not begun.
-    pub fn new(briefs: Vec<Planned>) -> Self {
-        let entry = |brief| Entry {
+    /// Of a plan that has not begun, and who wrote it, why.
+    pub fn new(briefs: Vec<Planned>, by: &str, reason: impl Into<String>) -> Self {
+        let first = Revision {
+            version: FIRST,
+            by: by.to_owned(),
+            round: 0,
+            reason: reason.into(),
+            added: briefs.iter().map(|brief| brief.id.clone()).collect(),
+            dropped: Vec::new(),
+        };
+        Self {
+            entries: briefs.into_iter().map(Self::waiting).collect(),
+            revisions: vec![first],
+            ..Self::default()
+        }
+    }
+
+    fn waiting(brief: Planned) -> Entry {
+        Entry {
             brief,
             standing: Standing::Waiting,
             reason: None,
-        };
-        Self {
-            entries: briefs.into_iter().map(entry).collect(),
-            ..Self::default()
         }
+    }
+
+    /// The versions that changed the plan: all but the first.
+    pub fn changes(&self) -> impl Iterator<Item = &Revision> {
+        let all = self.revisions.iter();
+        all.filter(|revision| revision.version != FIRST)
+    }
+
+    /// The briefs of a version: those of all versions until then, without those that were dropped.
+    pub fn plan_at(&self, version: u32) -> Vec<&Planned> {
+        let until = self.revisions.iter().filter(|one| one.version <= version);
+        let until: Vec<&Revision> = until.collect();
+        let among = |names: fn(&Revision) -> &Vec<String>, brief: &str| {
+            let mut all = until.iter().flat_map(|one| names(one));
+            all.any(|name| name == brief)
+        };
+        let briefs = self.entries.iter().map(|entry| &entry.brief);
+        let there = briefs.filter(|brief| {
+            among(|one| &one.added, &brief.id) && !among(|one| &one.dropped, &brief.id)
+        });
+        there.collect()
     }
 
     /// The entry of a brief.
@@ -215,8 +258,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Changes the plan. Briefs that have begun stay as they are.
-    pub fn revise(&mut self, reason: String, drop: &[String], briefs: Vec<Planned>) {
+    /// Changes the plan, which makes its next version. Briefs that have begun stay as they are.
+    pub fn revise(&mut self, by: &str, reason: String, drop: &[String], briefs: Vec<Planned>) {
         let mut dropped = Vec::new();
         for entry in &mut self.entries {
             if entry.standing == Standing::Waiting && drop.contains(&entry.brief.id) {
@@ -226,8 +269,11 @@ impl Ledger {
             }
         }
         let added = briefs.iter().map(|brief| brief.id.clone()).collect();
-        self.entries.extend(Self::new(briefs).entries);
+        self.entries.extend(briefs.into_iter().map(Self::waiting));
+        let before = self.revisions.last().map_or(FIRST, |last| last.version);
         self.revisions.push(Revision {
+            version: before + 1,
+            by: by.to_owned(),
             round: self.round,
             reason,
             added,
@@ -286,6 +332,10 @@ mod tests {
         }
     }
 
+    fn first(briefs: Vec<Planned>) -> Ledger {
+        Ledger::new(briefs, PERSON, "to begin with")
+    }
+
     fn came(brief: &str, good: bool) -> Came {
         Came {
             brief: brief.into(),
@@ -302,7 +352,7 @@ mod tests {
 
     #[test]
     fn what_needs_another_waits_for_its_result_and_gets_it() {
-        let ledger = Ledger::new(vec![
+        let ledger = first(vec![
             brief("a", &[]),
             brief("b", &["a"]),
             brief("c", &["a", "b"]),
@@ -329,7 +379,7 @@ mod tests {
 
     #[test]
     fn three_rounds_without_news_are_the_end_and_an_empty_result_is_news() {
-        let mut ledger = Ledger::new(vec![brief("a", &[])]);
+        let mut ledger = first(vec![brief("a", &[])]);
         for stalls in 1..=3 {
             ledger.note(&[came("a", false)]);
             assert_eq!(ledger.stalls, stalls);
@@ -343,14 +393,19 @@ mod tests {
 
     #[test]
     fn the_same_end_is_tried_twice_and_never_once_it_is_reached() {
-        let mut ledger = Ledger::new(vec![brief("a", &[]), brief("b", &[])]);
+        let mut ledger = first(vec![brief("a", &[]), brief("b", &[])]);
         let again = |id: &str, of: &str| Planned {
             id: id.into(),
             ..brief(of, &[])
         };
         ledger.note(&[came("a", false), came("b", true)]);
         assert_eq!(ledger.may_try(&again("a2", "a")), Ok(()));
-        ledger.revise("once more".into(), &[], vec![again("a2", "a")]);
+        ledger.revise(
+            "supervisor",
+            "once more".into(),
+            &[],
+            vec![again("a2", "a")],
+        );
         ledger.note(&[came("a2", false)]);
         assert!(
             ledger
@@ -369,22 +424,38 @@ mod tests {
     // S0-186: the supervisor is tested.
     #[test]
     fn a_change_says_what_came_and_went_and_why() {
-        let mut ledger = Ledger::new(vec![brief("a", &[]), brief("b", &["a"])]);
+        let mut ledger = first(vec![brief("a", &[]), brief("b", &["a"])]);
         ledger.round = 1;
         ledger.note(&[came("a", false)]);
         ledger.revise(
+            "supervisor",
             "a was the wrong way".into(),
             &["b".into(), "a".into()],
             vec![brief("c", &[])],
         );
+        let first = Revision {
+            version: 1,
+            by: "person".into(),
+            round: 0,
+            reason: "to begin with".into(),
+            added: vec!["a".into(), "b".into()],
+            dropped: Vec::new(),
+        };
+        let second = Revision {
+            version: 2,
+            by: "supervisor".into(),
+            round: 1,
+            reason: "a was the wrong way".into(),
+            added: vec!["c".into()],
+            dropped: vec!["b".into()],
+        };
+        assert_eq!(ledger.revisions, [first, second.clone()]);
+        assert_eq!(ledger.changes().collect::<Vec<_>>(), [&second]);
+        // Each version can be read as it was.
+        let at = |version| names(&ledger.plan_at(version));
         assert_eq!(
-            ledger.revisions,
-            [Revision {
-                round: 1,
-                reason: "a was the wrong way".into(),
-                added: vec!["c".into()],
-                dropped: vec!["b".into()],
-            }]
+            (at(1), at(2)),
+            (vec!["a".into(), "b".into()], vec!["a".into(), "c".into()])
         );
         assert_eq!(names(&ledger.ready()), ["c"]);
     }

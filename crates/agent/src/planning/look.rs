@@ -86,7 +86,7 @@ impl LookHandler {
             let briefs = ledger.ready().len();
             let share = account.map(|account| Share::of(&account.left(false), briefs));
             let (ledger, items) = ledger.give_out(&given.inputs, &results, share);
-            let may_change = ledger.revisions.len() < self.0.replans as usize;
+            let may_change = ledger.changes().count() < self.0.replans as usize;
             let last_chance = !may_change && results.is_empty();
             let steps = round_steps(ledger.round, last_chance, given.queue.as_ref());
             task.extend_run(steps).await?;
@@ -115,7 +115,7 @@ impl LookHandler {
         results: &BTreeMap<String, Value>,
     ) -> Result<(), Short> {
         let minds = &self.0;
-        let left = (minds.replans as usize).saturating_sub(ledger.revisions.len());
+        let left = (minds.replans as usize).saturating_sub(ledger.changes().count());
         if left == 0 {
             return Ok(());
         }
@@ -159,7 +159,7 @@ impl LookHandler {
             Err(short) => return Err(short),
         };
         match self.lint(&envelope.result, ledger, given.inputs.len()) {
-            Ok(revised) => ledger.revise(revised.reason, &revised.drop, revised.briefs),
+            Ok(revised) => ledger.revise(SUPERVISOR, revised.reason, &revised.drop, revised.briefs),
             Err(complaint) => {
                 let why = envelope.reason.unwrap_or(complaint);
                 ledger.ends = Some(format!("the plan could not be changed: {why}"));

@@ -1,6 +1,6 @@
 //! The plan: which briefs a goal becomes, what is wrong with them, and what they may cost.
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, PERSON};
 use super::spawn::{self, Spawned};
 use super::{Delegation, Goal, Minds, SUPERVISOR, Share, Short, ended, input, round_steps, whole};
 use crate::hands::note_missed;
@@ -153,9 +153,12 @@ impl PlanHandler {
     async fn plan(&self, task: &Context) -> Result<Round, Short> {
         let goal: Goal = input(task)?;
         let minds = &self.0;
-        let plan = match &goal.plan {
-            Some(plan) => json!(plan),
-            None => self.planned(task, &goal).await?,
+        let (plan, by, why) = match &goal.plan {
+            Some(plan) => (json!(plan), PERSON, "it was given with the goal"),
+            None => {
+                let plan = self.planned(task, &goal).await?;
+                (plan, SUPERVISOR, "the first plan for the goal")
+            }
         };
         let plan = minds.lint(&plan, goal.inputs.len());
         let plan = plan.map_err(|complaint| {
@@ -166,7 +169,7 @@ impl PlanHandler {
         })?;
         let estimate = minds.estimate(&plan, &goal.inputs);
         let account = account(task).await;
-        let ledger = Ledger::new(plan.briefs);
+        let ledger = Ledger::new(plan.briefs, by, why);
         let ready = ledger.ready();
         let share = account.map(|account| Share::of(&account.left(false), ready.len()));
         let (ledger, items) = ledger.give_out(&goal.inputs, &BTreeMap::new(), share);
@@ -326,12 +329,12 @@ impl Minds {
         }
     }
 
-    /// Who does a brief that was given out.
-    pub(super) fn doer(&self, delegation: &Delegation) -> Result<Mind, Failure> {
+    /// Who does a brief that was given out, and the form of what comes of it, if it has one.
+    pub(super) fn doer(&self, delegation: &Delegation) -> Result<(Mind, Option<Value>), Failure> {
         let name = &delegation.agent;
         match (self.members.get(name), &delegation.spawn, &self.spawn) {
-            (Some(member), None, _) => Ok(member.mind.clone()),
-            (None, Some(spawned), Some(spawn)) => spawn.mind(name, spawned),
+            (Some(member), None, _) => Ok((member.mind.clone(), member.output.clone())),
+            (None, Some(spawned), Some(spawn)) => Ok((spawn.mind(name, spawned)?, None)),
             _ => {
                 let text = format!("there is no agent “{name}” in this crew");
                 Err(Failure::permanent("agent.unknown", text))

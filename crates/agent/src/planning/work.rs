@@ -40,7 +40,7 @@ impl Handler for WorkHandler {
 impl WorkHandler {
     async fn work(&self, task: &Context) -> Result<Delivered, Short> {
         let delegation: Delegation = input(task)?;
-        let mut mind = self.0.doer(&delegation)?;
+        let (mut mind, output) = self.0.doer(&delegation)?;
         if let Some(share) = delegation.share {
             mind.bounds = share.within(mind.bounds);
         }
@@ -59,7 +59,7 @@ impl WorkHandler {
             },
             acceptance: delegation.acceptance.clone(),
             evidence: delegation.evidence.clone(),
-            output: member.output.clone(),
+            output,
             ..Brief::default()
         };
         let speaking = task.speaking_as(&delegation.agent);

@@ -163,6 +163,52 @@ async fn who_talks_may_delegate_and_who_works_may_not() {
     }
 }
 
+// S2-08: what is delegated is stored letter by letter, and is what the supervisor plans for.
+#[tokio::test]
+async fn what_is_delegated_is_kept_as_it_was_said() {
+    const TASK: &str = "Check Amazon price for B08X12345";
+    let world = World::default();
+    let talker = model(&world, |ask| {
+        let Some(last) = ask.turns.last() else {
+            return leads(ask);
+        };
+        match (ask.system.contains("You talk with a person"), last) {
+            (true, Turn::Tools { results }) => Ok(says(&results[0].text)),
+            (true, _) => Ok(calls(&[(
+                DELEGATE,
+                json!({"goal": TASK, "inputs": [1, 2]}),
+            )])),
+            (false, _) => leads(ask),
+        }
+    });
+    let cashier = model(&world, works);
+    let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
+    let running = crew(&engine, &minds(&talker, &cashier)).await;
+    let run = tell(&engine, ASSISTANT, "Watch the price for me.", None).await;
+    let view = ended(&engine, run).await;
+    let runs = delegated(&engine, run).await;
+    assert_eq!(runs.len(), 1);
+    assert_eq!(runs[0].goal, TASK);
+    // What came back names the run, so that it can be found again.
+    assert!(
+        answer(&view).contains(&runs[0].run_id.to_string()),
+        "{}",
+        answer(&view)
+    );
+    let asked = talker.asked.lock().unwrap().clone();
+    let planned = asked
+        .iter()
+        .find(|ask| json!(ask.turns).to_string().contains("Plan how this crew"));
+    assert!(
+        json!(planned.unwrap().turns)
+            .to_string()
+            .contains(&format!("Goal: {TASK}"))
+    );
+    for worker in running {
+        worker.stop().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_delegated_run_that_fails_is_told_and_ends_nothing() {
     let world = World::default();

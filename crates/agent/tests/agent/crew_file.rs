@@ -277,6 +277,31 @@ tools:
     }
 }
 
+// S0-34: an agent names what it thinks with and where its instructions are; a name that leads nowhere is
+// refused at its place, with what was meant.
+#[test]
+fn an_agent_names_what_it_is_made_of_and_a_wrong_name_is_told() {
+    let folder = Folder::new();
+    folder.file("clerk.md", "Be brief.");
+    let named = |model: &str, instructions: &str| {
+        let text = format!(
+            "version: 1\nname: desk\nmodels:\n  fast: anthropic/claude-haiku-4-5\nagents:\n  clerk:\n    description: Answers letters.\n    model: {model}\n    instructions_file: {instructions}\n"
+        );
+        folder.load(text)
+    };
+    let crew = named("fast", "clerk.md").unwrap();
+    assert_eq!(crew.agents["clerk"].instructions, "Be brief.");
+    let model = &crew.models[&crew.agents["clerk"].model].model;
+    assert_eq!(model.to_string(), "anthropic/claude-haiku-4-5");
+    let wrong = named("fsat", "clerk.md").unwrap_err();
+    assert_eq!(seen(&wrong), [("crew.reference", 8, 12)], "{wrong:#?}");
+    assert!(wrong[0].message.contains("`fsat`"), "{wrong:#?}");
+    assert_eq!(wrong[0].hint, "Did you mean `fast`?");
+    let wrong = named("fast", "clerk.txt").unwrap_err();
+    assert_eq!(seen(&wrong), [("crew.path", 9, 24)], "{wrong:#?}");
+    assert!(wrong[0].message.contains("clerk.txt"), "{wrong:#?}");
+}
+
 #[test]
 fn each_kind_of_mistake_is_refused() {
     let clerk = |keys: &str| SMALL.replace("instructions: Be brief.", keys);

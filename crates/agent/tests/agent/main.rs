@@ -22,11 +22,13 @@ mod recovery;
 mod related;
 mod requests;
 mod results;
+mod rights;
 mod scale;
 mod shell;
 mod spawn;
 mod speech;
 mod tool;
+mod toolbox;
 
 use agent::input::{Item, Source};
 use serde_json::Value;

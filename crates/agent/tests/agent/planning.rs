@@ -4,11 +4,14 @@ use crate::mind::{PATIENCE, Till, Told, World, calls, mind, model, one_life, say
 use agent::hands::NoHands;
 use agent::mind::{Completeness, Mind};
 use agent::model::{Answer, Ask, ModelError, Turn};
-use agent::planning::{Answered, Goal, Member, Minds, graph, serve};
+use agent::planning::{
+    Answered, CAPABILITIES, Goal, Ledger as PlanLedger, Member, Minds, Revision, graph, serve,
+};
 use agent::supervisor::Supervisor;
-use chargehand::{Api, ApiRead, EffectClass, Json, Running, Worker};
+use chargehand::{Api, ApiRead, Context, EffectClass, Ended, Failure, Json, Running, Worker};
 use domain::budget::{Budget, Ledger};
 use domain::command::RunStart;
+use domain::event::Event;
 use domain::id::RunId;
 use domain::run::{Crew, RunStatus};
 use engine::{Engine, Place};
@@ -17,6 +20,7 @@ use protocol::v1::{RunView, TaskView};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use store::Backend;
 
 const GOAL: &str = "Settle the two invoices";
 
@@ -385,6 +389,7 @@ async fn plans_that_cannot_be_carried_out_are_refused() {
     }
 }
 
+// S4-79: what is not shown by receipts does not count as done, whatever its agent says.
 #[tokio::test]
 async fn a_claim_without_its_receipts_fails_its_brief() {
     let world = World::default();
@@ -492,14 +497,37 @@ async fn a_brief_that_needs_others_begins_after_them_and_gets_their_results() {
     );
 }
 
+// S0-44: a plan and each change of it is a version of its own, with who, why and what.
 #[tokio::test]
 async fn where_a_brief_fails_the_plan_is_changed_and_says_why() {
     let revised = r#"{"reason": "the stock is not to be had, an estimate is", "drop": ["sum"], "briefs": [
         {"id": "guess", "agent": "cashier", "objective": "Find guess", "inputs": [], "acceptance": [], "evidence": [], "needs": ["price"]}]}"#;
-    let (ended, _, planned, worked) = led(leads_on(revised), finds_all_but("stock")).await;
+    let (ended, tasks, planned, worked) = led(leads_on(revised), finds_all_but("stock")).await;
     assert_eq!(ended.status, RunStatus::Completed, "{:?}", ended.failure);
     let answer = answered(&ended);
+    // The plan and its change are each a version, kept with number, author, reason and difference: the
+    // first in what came of planning, the second in what came of looking, and both from then on.
+    let ledgers = tasks.iter().filter_map(|task| {
+        let output = task.output.as_ref()?.value();
+        serde_json::from_value::<PlanLedger>(output.get("ledger")?.clone()).ok()
+    });
+    let ledgers: Vec<PlanLedger> = ledgers.collect();
+    let versions = |ledger: &PlanLedger| -> Vec<(u32, String, bool)> {
+        let of = |one: &Revision| (one.version, one.by.clone(), one.reason.is_empty());
+        ledger.revisions.iter().map(of).collect()
+    };
+    let by = |version: u32| (version, "supervisor".to_owned(), false);
+    assert_eq!(versions(&ledgers[0]), [by(1)]);
+    assert_eq!(versions(&ledgers[1]), [by(1), by(2)]);
+    assert_eq!(versions(ledgers.last().unwrap()), [by(1), by(2)]);
+    let plan_at = |version: u32| -> Vec<&str> {
+        let briefs = ledgers.last().unwrap().plan_at(version).into_iter();
+        briefs.map(|brief| brief.id.as_str()).collect()
+    };
+    assert_eq!(plan_at(1), ["price", "stock", "sum"]);
+    assert_eq!(plan_at(2), ["price", "stock", "guess"]);
     let revision = &answer.revisions[0];
+    assert_eq!((revision.version, revision.by.as_str()), (2, "supervisor"));
     assert_eq!(answer.revisions.len(), 1);
     assert_eq!(
         (
@@ -537,6 +565,52 @@ async fn where_a_brief_fails_the_plan_is_changed_and_says_why() {
         guess.contains("Find guess") && guess.contains("found: Find price"),
         "{guess}"
     );
+}
+
+// S4-37: MCP tools wait for the agents that use them, and where those do not come about they are not begun,
+// and it is said why.
+#[tokio::test]
+async fn what_needs_something_that_failed_is_not_begun_and_says_why() {
+    let leads = |ask: &Ask| {
+        let (first, _) = ends(ask);
+        let brief = |id: &str, what: &str, needs: &[&str]| {
+            json!({"id": id, "agent": "cashier", "objective": format!("Find {what}"), "needs": needs,
+                "inputs": [], "acceptance": [], "evidence": []})
+        };
+        Ok(if first.contains("Plan how this crew") {
+            let briefs = [
+                brief("3.2", "MCP tools", &["2.1"]),
+                brief("2.1", "AI agents", &[]),
+                brief("1.3", "examples", &[]),
+            ];
+            says(&json!({ "briefs": briefs }).to_string())
+        } else if first.contains("Some briefs of your plan") {
+            says(r#"{"reason": "there is no other way", "drop": [], "briefs": []}"#)
+        } else {
+            says("Found [1].")
+        })
+    };
+    let order = |worked: &[Ask]| -> Vec<String> {
+        let line = |ask: &Ask| ends(ask).0.lines().nth(1).unwrap_or_default().to_owned();
+        worked.iter().map(line).collect()
+    };
+    let (ended, _, _, worked) = led(leads, finds_all_but("nothing")).await;
+    assert_eq!(ended.status, RunStatus::Completed, "{:?}", ended.failure);
+    assert_eq!(order(&worked).last().unwrap(), "Find MCP tools");
+    assert_eq!(worked.len(), 3);
+    let (ended, tasks, _, worked) = led(leads, finds_all_but("AI agents")).await;
+    assert_eq!(ended.status, RunStatus::Completed, "{:?}", ended.failure);
+    assert!(!order(&worked).contains(&"Find MCP tools".to_owned()));
+    let begun = tasks
+        .iter()
+        .filter(|task| task.kind.as_str() == "crew.work");
+    assert_eq!(begun.count(), 2);
+    let missing = answered(&ended).missing;
+    let why = missing
+        .iter()
+        .find(|missing| missing.brief == "3.2")
+        .unwrap();
+    assert_eq!(why.reason, "what it needs has no result");
 }
 
 /// The same again and again is not a plan: what failed twice may not be tried a third time, and a
@@ -626,6 +700,120 @@ async fn of_a_hundred_briefs_only_the_four_that_failed_are_done_again() {
         (seen.len(), twice, seen.values().sum::<u32>()),
         (100, 4, 104)
     );
+}
+
+// S0-35, S0-36, S0-37, S0-38: who serves a planner is listed with its purpose and what it can do. It is used:
+// a plan waits for whoever can make one, and says so; before it plans it finds out which tools there are;
+// and only who can delegate is given the task that gives the next briefs out.
+#[tokio::test]
+async fn a_planner_is_found_by_what_it_can_do() {
+    let world = World::default();
+    let (planner, cashier) = (model(&world, leads), model(&world, works));
+    let minds = minds(&planner, &cashier);
+    let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
+    // It takes tasks of these types, and says nothing of being able to plan or to delegate.
+    let mut other = Worker::new("other")
+        .unwrap()
+        .capability("tool_discovery")
+        .unwrap();
+    for kind in ["crew.plan", "crew.look"] {
+        let fails = async |_: Context| Ended::Failed(Failure::permanent("not.mine", "no"));
+        other = other.handle(kind, fails).unwrap();
+    }
+    let other = other.start(engine.clone()).await.unwrap();
+    let run = begin(&engine).await;
+    let plan = tasks(&engine, run).await.remove(0);
+    let waits = json!(plan.waits_for).to_string();
+    assert!(
+        waits.contains("no_capable_worker") && waits.contains("workflow_planning"),
+        "{waits}"
+    );
+    let worker = start(&engine, &minds).await;
+    let listed = engine
+        .worker_get("worker_1".parse().unwrap())
+        .await
+        .unwrap();
+    let purpose = listed
+        .metadata
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()));
+    assert_eq!(purpose.collect::<Vec<_>>(), [("purpose", "orchestration")]);
+    let can: Vec<&str> = listed
+        .capabilities
+        .iter()
+        .map(|name| name.as_str())
+        .collect();
+    assert_eq!(
+        can,
+        ["workflow_planning", "tool_discovery", "task_delegation"]
+    );
+    assert_eq!(can, CAPABILITIES);
+    let ended = ended(&engine, run).await;
+    assert_eq!(ended.status, RunStatus::Completed, "{:?}", ended.failure);
+    let tasks = tasks(&engine, run).await;
+    let needed = |kind: &str| {
+        let task = tasks
+            .iter()
+            .find(|task| task.kind.as_str() == kind)
+            .unwrap();
+        assert_eq!(
+            task.worker.as_ref().map(|name| name.as_str()),
+            Some("worker_1"),
+            "{kind}"
+        );
+        task.capability.as_ref().map(|name| name.to_string())
+    };
+    assert_eq!(needed("crew.plan").as_deref(), Some("workflow_planning"));
+    assert_eq!(needed("crew.look").as_deref(), Some("task_delegation"));
+    let first = ends(&planner.asked.lock().unwrap()[0]).0;
+    assert!(first.contains("\"charge\": \"Takes money.\""), "{first}");
+    worker.stop().await.unwrap();
+    other.stop().await.unwrap();
+}
+
+// S0-45: the tasks of a plan and all that tells of them are one transaction with the plan: nobody sees one
+// without the other, however the process ends.
+#[tokio::test]
+async fn a_plan_and_the_tasks_that_it_delegates_are_written_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let world = World::default();
+    let (planner, cashier) = (model(&world, leads), model(&world, works));
+    let engine = Arc::new(Engine::open(&Place::Folder(store.clone())).unwrap());
+    let worker = start(&engine, &minds(&planner, &cashier)).await;
+    let run = begin(&engine).await;
+    assert_eq!(ended(&engine, run).await.status, RunStatus::Completed);
+    let tasks = tasks(&engine, run).await;
+    let of = |kind: &'static str| tasks.iter().filter(move |task| task.kind.as_str() == kind);
+    let plan = of("crew.plan").next().unwrap().task_id;
+    let work: Vec<_> = of("crew.work").map(|task| task.task_id).collect();
+    assert_eq!(work.len(), 2);
+    worker.stop().await.unwrap();
+    drop(engine);
+    // A frame is a transaction: what it holds came to be at one moment, or not at all.
+    let backend = store::backend::sqlite::Sqlite::open_to_read(&store).unwrap();
+    let frames = backend.reader().unwrap().frames(0, usize::MAX).unwrap();
+    let mut delegated = 0;
+    for frame in &frames {
+        let events = store::chain::decode(frame).unwrap();
+        let ended = events.iter().any(|recorded| {
+            matches!(&recorded.event, Event::TaskCompleted { lease, .. } if lease.task == plan)
+        });
+        let made: Vec<_> = events
+            .iter()
+            .filter_map(|recorded| match &recorded.event {
+                Event::TaskSubmitted { task, .. } if work.contains(task) => Some(*task),
+                _ => None,
+            })
+            .collect();
+        if ended {
+            delegated += 1;
+            assert_eq!(made, work, "with the plan: {events:?}");
+        } else {
+            assert!(made.is_empty(), "{made:?} without the plan");
+        }
+    }
+    assert_eq!(delegated, 1);
 }
 
 #[test]

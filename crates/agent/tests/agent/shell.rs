@@ -228,11 +228,20 @@ async fn a_fork_bomb_is_bounded_and_gone() {
     };
     let mark = "sleep 54321.125";
     let line = format!("{mark} & b() {{ b | b & }}; b; wait; sleep 60");
-    let failure = run(settings, &line).await.unwrap_err();
-    assert!(
-        ["tool.broken", "tool.timed_out"].contains(&failure.code.as_str()),
-        "{failure:?}"
-    );
+    match run(settings, &line).await {
+        // The shell itself may be the one that finds no room for another process, and gives up.
+        Ok(ended) => {
+            assert_ne!(ended["exit"], 0, "{ended}");
+            assert!(
+                ended["stderr"].to_string().contains("Cannot fork"),
+                "{ended}"
+            );
+        }
+        Err(failure) => assert!(
+            ["tool.broken", "tool.timed_out"].contains(&failure.code.as_str()),
+            "{failure:?}"
+        ),
+    }
     assert!(gone(mark).await, "all that it started is gone");
 }
 

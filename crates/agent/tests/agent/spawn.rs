@@ -148,7 +148,7 @@ async fn a_plan_makes_agents_out_of_what_it_may_grant() {
     assert_eq!(who, [CHECKER, "judge"]);
     assert_eq!(answer.sources[0].receipts.len(), 2);
     // Each has its prompt and its tools, and nothing to delegate or to make others with.
-    let asked = checker.asked.lock().unwrap();
+    let asked = checker.asked.lock().unwrap().clone();
     let role = format!("# Your role\n{PROMPT}\n");
     assert!(asked.iter().all(|ask| ends(ask).0.contains(&role)));
     // A planner wrote it, from what it has read: it is no instruction that a person vouches for.
@@ -159,7 +159,6 @@ async fn a_plan_makes_agents_out_of_what_it_may_grant() {
         ["execute_python"].into(),
     ];
     assert_eq!(tools, BTreeSet::from(own));
-    drop(asked);
     // What was made is written down with the plan: name, prompt, tools.
     let all = tasks(&engine, run).await;
     assert_eq!(all.len(), 5);

@@ -10,6 +10,7 @@ use chargehand::{
     Api, ApiRead, Client, Code, Context, Ended, Error, Name, Said, Submission, TaskSpec, Worker,
 };
 use domain::id::TaskId;
+use domain::retry::RetryPolicy;
 use domain::task::TaskStatus;
 use domain::worker::{WorkerSpec, WorkerStatus};
 use engine::{Engine, Place};
@@ -414,4 +415,86 @@ async fn a_server_that_does_not_listen_slows_nothing() {
     assert_eq!(view.status.as_str(), "completed");
     assert!(house.says.load(SeqCst) > 0);
     worker.stop().await.unwrap();
+}
+
+/// A task of this type, by now.
+async fn of_kind(house: &House, kind: &str) -> TaskId {
+    let spec = TaskSpec {
+        retry: RetryPolicy {
+            attempts: 2,
+            backoff_ms: 1,
+            ..RetryPolicy::default()
+        },
+        ..TaskSpec::new(kind.parse().unwrap(), json!({"to": "Ann"}).into())
+    };
+    let made = house.engine.task_submit(vec![Submission::new(spec)]).await;
+    made.unwrap().remove(0).unwrap()
+}
+
+// S0-58: a task goes to the handler of its type; one that has none to the handler for all others, where a
+// worker has declared one; and where nobody has, it waits and says for what, or fails and says why. S0-70: two
+// of the types are this test's own, and it has nothing but the library's public parts.
+#[tokio::test]
+async fn a_task_goes_to_the_handler_of_its_type_and_never_succeeds_without_one() {
+    let (house, client) = House::open().await;
+    let writes = async |task: Context| {
+        let to = task.input()["to"].as_str().unwrap_or_default().to_owned();
+        Ended::done(json!(format!("Dear {to},")))
+    };
+    let mixes = async |_: Context| Ended::done(json!("green"));
+    let worker = Worker::new("w").unwrap();
+    let worker = worker.handle("create_intro_email", writes).unwrap();
+    let worker = worker.handle("mix_paint", mixes).unwrap();
+    let worker = worker.start(client.clone()).await.unwrap();
+    for (kind, made) in [("create_intro_email", "Dear Ann,"), ("mix_paint", "green")] {
+        let task = of_kind(&house, kind).await;
+        let done = house.engine.task_wait(task, SOON).await.unwrap();
+        assert_eq!(done.status, TaskStatus::Completed, "{done:?}");
+        assert_eq!(done.output.unwrap().value(), json!(made), "{kind}");
+    }
+    // Of a type that nobody handles: it is not given out, and says what it waits for.
+    let alone = of_kind(&house, "paint_wall").await;
+    let waits = house.engine.task_get(alone).await.unwrap();
+    assert_eq!(waits.status, TaskStatus::Pending);
+    let told = json!(waits.waits_for).to_string();
+    assert!(
+        told.contains("no_capable_worker") && told.contains("paint_wall"),
+        "{told}"
+    );
+    // A worker that takes everything and handles nothing: a failure with a code, from both attempts.
+    let takes = Worker::new("takes").unwrap().describe(|spec| {
+        spec.queues = vec!["walls".parse().unwrap()];
+    });
+    let takes = takes.start(client.clone()).await.unwrap();
+    let spec = TaskSpec {
+        queue: "walls".parse().unwrap(),
+        retry: RetryPolicy {
+            attempts: 2,
+            backoff_ms: 1,
+            ..RetryPolicy::default()
+        },
+        ..TaskSpec::new("paint_wall".parse().unwrap(), json!({}).into())
+    };
+    let made = house.engine.task_submit(vec![Submission::new(spec)]).await;
+    let task = made.unwrap().remove(0).unwrap();
+    let failed = house.engine.task_wait(task, SOON).await.unwrap();
+    assert_eq!(failed.status, TaskStatus::Failed, "{failed:?}");
+    let failure = failed.failure.unwrap();
+    assert_eq!(failure.code, "worker.no_handler");
+    assert!(failure.message.contains("“paint_wall”"), "{failure:?}");
+    assert!(failed.output.is_none());
+    // One that has declared what it does with all others does it.
+    let any = Worker::new("any").unwrap();
+    let any = any.handle_any(async |task: Context| {
+        Ended::done(json!(format!("{}: as any other", task.assignment().kind)))
+    });
+    let any = any.start(client).await.unwrap();
+    let done = house.engine.task_wait(alone, SOON).await.unwrap();
+    assert_eq!(
+        done.output.unwrap().value(),
+        json!("paint_wall: as any other")
+    );
+    for worker in [worker, takes, any] {
+        worker.stop().await.unwrap();
+    }
 }

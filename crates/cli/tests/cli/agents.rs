@@ -242,6 +242,7 @@ fn what_an_mcp_server_started_is_gone_when_the_run_is_over() {
 }
 
 /// A call that needs a yes waits, also while nobody works; it is listed, answered, and made once.
+// S0-196: why a run does not move is a look away: where it stands, which step, and what each task waits for.
 #[test]
 fn a_call_that_needs_a_yes_is_listed_and_answered() {
     let world = World::new();
@@ -282,6 +283,22 @@ fn a_call_that_needs_a_yes_is_listed_and_answered() {
         "{}",
         listed.out
     );
+    let run = world.json(&["runs", "list"])["items"][0]["run_id"].clone();
+    let run = run.as_str().unwrap();
+    let shown = world.run(&["runs", "show", run]).ended(0).out;
+    assert!(
+        shown.contains("running") && shown.contains("6 tasks have not ended"),
+        "{shown}"
+    );
+    let why = "why       1 of work: waits for a person's yes to letters.note {\"letter\":1}";
+    assert!(shown.contains(why), "{shown}");
+    let told = world.json(&["runs", "show", run]);
+    assert_eq!(
+        (&told["status"], told["waiting"].as_array().unwrap().len()),
+        (&json!("running"), 6)
+    );
+    let reason = &told["waiting"][0]["waits_for"]["reason"];
+    assert_eq!(reason, "awaiting_human", "{told}");
     world
         .run(&["approvals", "no", &tasks[0], "--reason", "not this one"])
         .ended(0);
@@ -302,4 +319,244 @@ fn a_call_that_needs_a_yes_is_listed_and_answered() {
     let missing = &done["final_result"]["missing"][0]["objective"];
     assert_eq!(missing, "Note letter 1.");
     world.is_sound();
+}
+
+/// Whoever asks for a connection to somewhere is told that there is none; gives what was asked for.
+fn closed_gate() -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let asked = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
+    let kept = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let heard = lines.by_ref().map_while(Result::ok);
+            let heard: Vec<String> = heard.take_while(|line| !line.is_empty()).collect();
+            kept.lock().unwrap().extend(heard);
+            let mut stream = stream;
+            let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    (address, asked)
+}
+
+// S0-173: a provider's key is in nothing that is printed or kept, also when everything is logged and the
+// provider cannot be reached.
+#[test]
+fn a_key_is_in_no_output_and_in_no_file() {
+    const KEY: &str = "sk-proj-hush4711hush4711hush4711";
+    let world = World::new();
+    desk(&world, 0, "pure");
+    let text = world.read("crew.yaml") + "budget: {wall: 5s}\n";
+    let text = text.replace("scripted/lead.json", "openai/gpt-4.1-mini");
+    world.file("crew.yaml", text);
+    let (gate, asked) = closed_gate();
+    let command = |args: &[&str]| {
+        let mut command = world.command(args);
+        let set = [
+            ("OPENAI_API_KEY", KEY),
+            ("HTTPS_PROXY", &gate),
+            ("https_proxy", &gate),
+            ("CHARGEHAND_LOG_LEVEL", "trace"),
+            ("RUST_LOG", "trace"),
+            ("RUST_BACKTRACE", "full"),
+        ];
+        for name in ["NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"] {
+            command.env_remove(name);
+        }
+        finish(command.envs(set).spawn().unwrap(), b"")
+    };
+    let ran = command(&["run", "Note the letters", "--crew", "crew.yaml"]).ended(1);
+    // It was used: somebody was asked for a way to the provider.
+    let heard = asked.lock().unwrap().join("\n");
+    assert!(
+        heard.contains("CONNECT api.openai.com:443"),
+        "{heard} {ran:#?}"
+    );
+    let mut said = vec![heard, ran.out, ran.err];
+    for args in [
+        &["events"][..],
+        &["tasks", "list", "--output", "json"],
+        &["runs", "list", "--output", "json"],
+        &["crew", "check", "--output", "json"],
+        &["config", "show"],
+        &["status"],
+    ] {
+        let done = command(args).ended(0);
+        said.extend([done.out, done.err]);
+    }
+    assert!(
+        said.iter().all(|text| !text.contains("hush4711")),
+        "{said:#?}"
+    );
+    let mut folders = vec![world.path(".")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let bytes = std::fs::read(entry.path()).unwrap();
+            let found = bytes.windows(8).any(|part| part == b"hush4711");
+            assert!(!found, "{}", entry.path().display());
+            files += 1;
+        }
+    }
+    assert!(files > 3, "the store is among them");
+}
+
+// S0-190: one command, no key: workers are there, a goal is accepted, it becomes a plan, tasks are delegated
+// and done, and the way there is shown; each of the six is in the log, in this order.
+#[test]
+fn one_command_goes_all_the_way_without_a_key() {
+    let world = World::new();
+    desk(&world, 0, "keyed");
+    let mut command = world.command(&["run", "Note the letters", "--crew", "crew.yaml"]);
+    for key in ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"] {
+        command.env_remove(key);
+    }
+    let ran = finish(command.spawn().unwrap(), b"").ended(0);
+    let events = world.events();
+    let at = |name: &str, about: &str| {
+        let found = events.iter().position(|event| {
+            let event = &event["event"][name];
+            !event.is_null() && event.to_string().contains(about)
+        });
+        found.unwrap_or_else(|| panic!("no {name} about {about}"))
+    };
+    let way = [
+        at("worker.registered", "workflow_planning"),
+        at("run.started", "Note the letters"),
+        at("run.extended", "crew.work"),
+        at("task.submitted", "Note letter 1."),
+        at("task.completed", "Noted."),
+        at("run.completed", "Six letters are noted"),
+    ];
+    assert!(way.is_sorted(), "{way:?}");
+    let count = |name: &str, about: &str| {
+        let of = |event: &&Value| event["event"][name].to_string().contains(about);
+        events.iter().filter(of).count()
+    };
+    assert_eq!(count("task.submitted", "crew.work\""), 6);
+    assert_eq!(noted(&world), all());
+    // The way there is shown while it is gone.
+    for line in [
+        "1/1 completed the plan",
+        "completed clerk: Note letter 1.",
+        "9/9 completed the answer",
+    ] {
+        assert!(ran.err.contains(line), "{line}: {}", ran.err);
+    }
+    assert!(
+        ran.out.starts_with("Six letters are noted [1] [6]."),
+        "{}",
+        ran.out
+    );
+}
+
+// S0-195: which tool was too slow, how often, and after how long it was left, can be seen by its name; a longer
+// limit in the crew file mends it; and whether it can be called at all is shown beside its limit.
+#[test]
+fn a_tool_that_is_too_slow_is_seen_by_its_name() {
+    let world = World::new();
+    let tool = |name: &str, command: &str, limit: &str| {
+        format!(
+            "  {name}: {{command: {command}, description: d, input: {{type: object}}, timeout: {limit}, effect: pure}}\n"
+        )
+    };
+    let crew = |limit: &str| {
+        let tools = tool("slow.one", "./slow.sh", limit) + &tool("quick.one", "echo 1", "60s");
+        format!(
+            "version: 1\nname: desk\nmodels: {{m: scripted/answers.json}}\n\
+             agents:\n  clerk: {{description: Acts., instructions: You act., tools: [slow.one, quick.one]}}\n\
+             tools:\n{tools}"
+        )
+    };
+    // It takes its time only when it is left to wait for what never comes.
+    world.program(
+        "slow.sh",
+        "#!/bin/sh\n[ -e go ] || exec sleep 300\necho 1\n",
+    );
+    let brief = json!({"agent": "clerk", "objective": "Act.", "inputs": [], "acceptance": [], "evidence": ["quick.one"]});
+    let both =
+        json!([{"tool": "slow_one", "arguments": {}}, {"tool": "quick_one", "arguments": {}}]);
+    let rules = json!([
+        {"when": {"last_contains": "Plan how this crew"}, "answer": {"text": json!({"briefs": [brief]}).to_string()}},
+        {"when": {"system_contains": "You act", "turn": 1}, "answer": {"calls": both}},
+        {"when": {"system_contains": "You act", "turn": 2}, "answer": {"text": "Acted."}},
+        {"when": {"last_contains": "Answer the goal"}, "answer": {"text": "It acted [1]."}},
+    ]);
+    world.file("answers.json", json!({"rules": rules}).to_string());
+    let act = |limit: &str| {
+        world.file("crew.yaml", crew(limit));
+        let ran = world.run(&["run", "Act", "--crew", "crew.yaml", "--output", "json"]);
+        ran.ended(0).document()["run_id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let run = act("200ms");
+    let spending = world.json(&["runs", "spending", &run]);
+    let slow = json!({"calls": 1, "failed": 1, "timed_out": 1});
+    let quick = json!({"calls": 1, "failed": 0, "timed_out": 0});
+    assert_eq!(
+        spending["tools"],
+        json!({"slow.one": slow, "quick.one": quick})
+    );
+    let text = world.run(&["runs", "spending", &run]).ended(0).out;
+    let line = |name: &str| -> Vec<&str> {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("{name}: {text}"))
+            .split_whitespace()
+            .collect()
+    };
+    assert_eq!(line("slow.one"), ["slow.one", "1", "1", "1"]);
+    // By agent and by type it is the same sum, which is the run's.
+    let sum = |by: &str, what: &str| -> u64 {
+        let all = spending[by].as_object().unwrap().values();
+        all.map(|amount| amount[what].as_u64().unwrap_or(0)).sum()
+    };
+    for what in ["tokens", "calls"] {
+        let all = spending["spent"][what].as_u64().unwrap();
+        assert!(
+            all > 0 && sum("agents", what) == all && sum("types", what) == all,
+            "{spending}"
+        );
+    }
+    let agents: Vec<&String> = spending["agents"].as_object().unwrap().keys().collect();
+    assert_eq!(agents, ["clerk", "supervisor"]);
+    assert_eq!(
+        spending["agents"]["clerk"]["calls"], 4,
+        "two turns, two calls: {spending}"
+    );
+    assert_eq!(spending["agents"]["clerk"], spending["types"]["crew.work"]);
+    // The task that called it says so, with the limit.
+    let tasks = world.json(&["tasks", "list", "--run", &run]);
+    let task = tasks["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|task| task["kind"] == "crew.work");
+    let task = task.unwrap()["task_id"].as_str().unwrap().to_owned();
+    let shown = world.run(&["tasks", "show", &task]).ended(0).out;
+    let told = "Tool execution timed out: “slow.one” took longer than 200 ms";
+    assert!(shown.contains(told), "{shown}");
+    let listed = world
+        .run(&["tools", "list", "--crew", "crew.yaml"])
+        .ended(0)
+        .out;
+    let listed = listed
+        .lines()
+        .find(|line| line.starts_with("slow.one"))
+        .unwrap();
+    assert!(
+        listed.contains("200 ms") && listed.ends_with("yes"),
+        "{listed}"
+    );
+    world.file("go", "");
+    let run = act("60s");
+    let spending = world.json(&["runs", "spending", &run]);
+    assert_eq!(spending["tools"]["slow.one"], quick);
 }

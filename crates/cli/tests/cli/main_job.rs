@@ -830,6 +830,7 @@ fn every_command_explains_itself_by_example() {
         "runs",
         "runs list",
         "runs show",
+        "runs spending",
         "runs watch",
         "runs cancel",
         "runs retry",

@@ -414,3 +414,43 @@ fn the_task_of_a_closed_stream_goes_to_another_worker_long_before_its_lease() {
     assert_eq!(ended["lease"]["worker"], "first", "{ended}");
     assert_eq!(ended["end"], "lost", "{ended}");
 }
+
+// S1-74: what is logged can be switched on, for all or for one part, and off.
+#[test]
+fn logs_are_as_many_as_were_asked_for() {
+    let (_, mut chance) = Chance::told();
+    for (level, logs) in [
+        ("off", false),
+        ("info", false),
+        ("debug", true),
+        ("off,server=debug", true),
+        ("debug,server=off", false),
+    ] {
+        let world = World::new();
+        let mut served = None;
+        for _ in 0..50 {
+            let port = 20_000 + chance.below(12_000) as u16;
+            let listen = format!("127.0.0.1:{port}");
+            let command = world.command(&["serve", "--listen", &listen, "--log-level", level]);
+            let mut process = Process::start(command);
+            if process.word_after("serves at ").is_some() {
+                served = Some(Server { process, port });
+                break;
+            }
+        }
+        let server = served.expect("a port that is free");
+        let (status, _) = server.ask("GET", "/v1/runs", &Value::Null);
+        assert_eq!(status, 200);
+        let line = "DEBUG server::http: request method=GET route=\"/v1/runs\" status=200";
+        if logs {
+            until("the request is logged", || {
+                server.process.said().contains(line)
+            });
+        }
+        let (status, _) = server.ask("GET", "/v1/workers", &Value::Null);
+        assert_eq!(status, 200);
+        assert_eq!(server.process.said().contains(line), logs, "{level}");
+        let said = server.process.said();
+        assert_eq!(said.contains("DEBUG"), logs, "{level}: {said}");
+    }
+}

@@ -62,6 +62,7 @@ async fn a_server_that_is_added_at_run_time_is_used_by_the_next_plan() {
     };
     let member = Member {
         description: "Adds.".into(),
+        output: None,
         mind: mind(&[&adder], Arc::new(hands)),
         tools: [SUM.to_owned()].into(),
     };

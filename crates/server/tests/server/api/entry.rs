@@ -57,7 +57,7 @@ fn every_operation_has_a_sample_that_is_a_body() {
 }
 
 // S4-32: every operation, whoever asks: nobody, somebody with a key that is no good, each scope, and
-// another tenant.
+// another tenant. H-09: whoever has no right to it is refused it, and told which right that is.
 // S0-154: every operation that is described is there.
 #[tokio::test]
 async fn every_operation_lets_in_exactly_whom_the_documentation_says() {
