@@ -86,7 +86,7 @@ fn names(ask: &Ask) -> BTreeSet<&str> {
 }
 
 // S2-15: the supervisor alone spawns workers: an unknown tool, and one that may not be granted, is refused.
-// S2-21: how many there may be is bounded, and none of them can make another. S2-22: a worker is made at run
+// S2-21: how many there may be is bounded, and none of them can make another. S2-22, S2-44: a worker is made at run
 // time with the tools and the prompt that were given.
 #[tokio::test]
 async fn a_plan_makes_agents_out_of_what_it_may_grant() {
@@ -186,7 +186,7 @@ async fn given(minds: Minds, delegation: &Delegation) -> Failure {
     failure
 }
 
-// S2-19, S2-24: what may be granted is enforced where the work is done, not by the plan's word: nothing by
+// S2-24: what may be granted is enforced where the work is done, not by the plan's word: nothing by
 // default.
 #[tokio::test]
 async fn what_may_be_granted_is_checked_where_the_brief_is_done() {
