@@ -219,12 +219,16 @@ impl Working<'_> {
                 .await;
             match outcome {
                 Err(failure) if is_broke(&failure) => {
-                    // Others reserve, too: each time around there is less, so this ends.
                     let affordable = match account(self.task).await {
                         Some(account) => mind.affordable(&account, input, last),
                         None => 0,
                     };
-                    let shorter = affordable.min(output.saturating_sub(1));
+                    // Others give back, too, and it may be the time that is over: half of it each time
+                    // around, so that this ends soon whatever was refused.
+                    let shorter = match affordable < output {
+                        true => affordable,
+                        false => output / 2,
+                    };
                     if shorter < ANSWER_TOKENS_MIN {
                         return Err(failure);
                     }
@@ -266,6 +270,10 @@ impl Mind {
     /// Tokens of an answer that what is left of a budget pays for.
     fn affordable(&self, account: &Account, input: u64, last: bool) -> u64 {
         let left = account.left(last);
+        if left.calls == Some(0) {
+            // However short it is, it is a call.
+            return 0;
+        }
         let tokens = left.tokens.unwrap_or(u64::MAX).saturating_sub(input);
         let money = left.usd_micros.map_or(u64::MAX, |usd| {
             let question = self.most(input, 0).usd_micros;

@@ -1,22 +1,26 @@
 //! Crews that die at the boundaries of their records: a seed says what its agents do, and between
 //! which two commits of receipts the process ends, again and again. What happened outside happened
-//! once, and the answer is the one that a process without a crash would have given.
+//! once, what was spent and reserved stays within the cap where there is one, and the answer is the one
+//! that a process without a crash would have given, unless the cap was in its way.
 //!
 //! The store is in memory and outlives its engines. A process ends as far as it can be told from a
 //! store: the commit of a receipt is written or not, nobody hears of it, nothing is written after it,
 //! and everything that runs is dropped where it is.
 
 use crate::mind::PATIENCE;
+use crate::planning::{sum, tasks};
 use agent::gate::Gate;
 use agent::hands::Hands;
-use agent::mind::{Bounds, Brief, Mind, Seat};
+use agent::mind::{Bounds, Brief, Completeness, Envelope, Mind, Seat};
 use agent::model::{
     Answer, Ask, Call, Fault, Listener, Model, ModelError, Stop, ToolSpec, Turn, Usage,
 };
 use async_trait::async_trait;
 use chargehand::{Api, ApiRead, Context, EffectClass, Failure, Worker};
+use domain::budget::{Amount, Budget, Ledger};
 use domain::command::RunStart;
 use domain::error::{Code, Error};
+use domain::event::Event;
 use domain::id::{CountedIds, Ids, RunId};
 use domain::record::{Finding, RecordState};
 use domain::run::{Crew, RunStatus};
@@ -68,6 +72,23 @@ fn wanted(seed: u64, agent: u64, turn: u64) -> Vec<Call> {
             }
         })
         .collect()
+}
+
+/// Tokens that a turn reserves, at most: its question, and the longest answer.
+const TURN_TOKENS_MAX: u64 = 6_000;
+
+/// What a seed's crew may spend: a quarter of them what they like, the others now more and now less
+/// than they would, in calls, in tokens, or in both. A turn of which nobody heard again counts as it
+/// was reserved, which is hundreds of times what one costs that is heard.
+fn budget(seed: u64) -> Option<Budget> {
+    let caps = drawn(seed, [7, 0, 0], 4);
+    let calls = 4 + drawn(seed, [7, 1, 0], 60);
+    let tokens = 5_000 + 1_000 * drawn(seed, [7, 2, 0], 80);
+    (caps > 0).then(|| Budget {
+        calls: (caps & 1 > 0).then_some(calls),
+        tokens: (caps & 2 > 0).then_some(tokens),
+        ..Budget::default()
+    })
 }
 
 /// What comes of a call.
@@ -148,7 +169,11 @@ impl Model for Provider {
                 ..ModelError::new(Fault::Limited, "too often")
             });
         }
-        let calls = wanted(self.seed, agent, turn);
+        // The last words of who is told to stop are asked for without tools.
+        let calls = match ask.tools.is_empty() {
+            true => Vec::new(),
+            false => wanted(self.seed, agent, turn),
+        };
         let heard = ask.turns.iter().filter_map(|turn| match turn {
             Turn::Tools { results } => Some(results.iter().map(|result| result.text.as_str())),
             _ => None,
@@ -309,12 +334,12 @@ impl Play {
             metadata: BTreeMap::new(),
             key: Some("the-run".parse().unwrap()),
             trace: None,
-            budget: None,
+            budget: budget(self.seed),
         }
     }
 
-    /// One life: to its death, or until the run has ended. Gives the run's answer when it has one.
-    fn live(&mut self, life: u32) -> Option<Value> {
+    /// One life: to its death, or until the run has ended. Gives the run's end when it has an answer.
+    fn live(&mut self, life: u32) -> Option<End> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -358,6 +383,78 @@ impl Play {
     }
 }
 
+/// How a run ended.
+struct End {
+    answer: Value,
+    /// Whether the cap may have been in its way: it was not when at every moment one more reservation
+    /// would have been within it.
+    may_be_bound: bool,
+}
+
+/// The run's account is its tasks', added up, and within its cap.
+async fn audit(engine: &Engine, run: RunId, budget: Option<Budget>) {
+    let Some(account) = engine.run_get(run).await.unwrap().account else {
+        assert_eq!(budget, None);
+        return;
+    };
+    assert_eq!(account.ledger, sum(&tasks(engine, run).await));
+    assert_eq!(account.budget, budget.unwrap_or_default());
+    let reserved = Amount {
+        tokens: TURN_TOKENS_MAX,
+        ..Amount::CALL
+    };
+    within(account.ledger.used(), account.budget, reserved);
+}
+
+/// At most the cap, and one reservation under way.
+#[track_caller]
+fn within(used: Amount, budget: Budget, reserved: Amount) {
+    let sides = [
+        (used.calls, budget.calls, reserved.calls),
+        (used.tokens, budget.tokens, reserved.tokens),
+    ];
+    for (used, cap, reserved) in sides {
+        assert!(
+            cap.is_none_or(|cap| used <= cap + reserved),
+            "{used} of {budget:?}, of which {reserved} are under way"
+        );
+    }
+}
+
+/// Follows the account through the whole log, as it was after each event. Says whether one more
+/// reservation would always have been within the part of the cap that is not kept for last words.
+async fn may_be_bound(engine: &Engine, budget: Budget) -> bool {
+    let (mut ledger, mut reserved, mut may_be_bound) =
+        (Ledger::default(), Amount::default(), false);
+    let mut position = 0;
+    loop {
+        let events = engine.event_list(position, 1_000).await.unwrap();
+        let Some(last) = events.last() else {
+            return may_be_bound;
+        };
+        position = last.position;
+        for event in &events {
+            let (Event::RecordNoted { dues, .. } | Event::RecordResolved { dues, .. }) =
+                &event.event
+            else {
+                continue;
+            };
+            let dues = dues.unwrap_or_default();
+            ledger.held = ledger.held.plus(dues.held).minus(dues.released);
+            ledger.spent = ledger.spent.plus(dues.spent);
+            reserved.calls = reserved.calls.max(dues.held.calls);
+            reserved.tokens = reserved.tokens.max(dues.held.tokens);
+            let used = ledger.used();
+            within(used, budget, reserved);
+            let open = |cap: u64| cap - cap / 10;
+            may_be_bound |= budget.calls.is_some_and(|cap| used.calls + 1 > open(cap));
+            may_be_bound |=
+                (budget.tokens).is_some_and(|cap| used.tokens + TURN_TOKENS_MAX > open(cap));
+            assert!(reserved.tokens <= TURN_TOKENS_MAX, "{reserved:?}");
+        }
+    }
+}
+
 /// Goes on with the run. An error is the process's end, which is told otherwise.
 async fn run(
     engine: &Arc<Engine>,
@@ -365,11 +462,14 @@ async fn run(
     mind: Mind,
     outside: &Outside,
     doubts: &mut u32,
-) -> Option<Value> {
+) -> Option<End> {
+    let budget = start.budget;
     let Ok(run) = engine.run_start(start).await else {
         return std::future::pending().await;
     };
-    // Nobody works yet: what is in doubt can be found out.
+    // Nobody works yet: what the processes before left behind adds up.
+    audit(engine, run, budget).await;
+    // And what is in doubt can be found out.
     if look_into(engine, run, outside, doubts).await.is_err() {
         return std::future::pending().await;
     }
@@ -384,7 +484,17 @@ async fn run(
             return std::future::pending().await;
         };
         match view.status {
-            RunStatus::Completed => return Some(view.final_result.unwrap().value()),
+            RunStatus::Completed => {
+                audit(engine, run, budget).await;
+                let may_be_bound = match budget {
+                    Some(budget) => may_be_bound(engine, budget).await,
+                    None => false,
+                };
+                return Some(End {
+                    answer: view.final_result.unwrap().value(),
+                    may_be_bound,
+                });
+            }
             RunStatus::Failed => return None,
             _ => {}
         }
@@ -425,10 +535,24 @@ async fn look_into(
     engine.run_retry(run).await
 }
 
-/// What became of the crews of some seeds: how often one died, and how often a person had to look.
-fn play(seeds: std::ops::Range<u64>) -> (u32, u32) {
-    let (mut deaths, mut doubts) = (0, 0);
+/// What became of crews.
+#[derive(Debug, Default)]
+struct Told {
+    /// How often one died.
+    deaths: u32,
+    /// How often a person had to look.
+    doubts: u32,
+    /// How many had a cap that was not in their way.
+    free: u32,
+    /// How many agents were stopped by a cap.
+    stopped: u32,
+}
+
+/// What became of the crews of some seeds.
+fn play(seeds: std::ops::Range<u64>) -> Told {
+    let mut told = Told::default();
     for seed in seeds {
+        let _seed = Named(seed);
         let mut play = Play {
             seed,
             agents: 1 + drawn(seed, [6, 0, 0], 3),
@@ -437,45 +561,79 @@ fn play(seeds: std::ops::Range<u64>) -> (u32, u32) {
             doubts: 0,
             deaths: 0,
         };
-        let answer = (0..LIVES_MAX).find_map(|life| play.live(life));
-        let answer = answer.unwrap_or_else(|| panic!("seed {seed}: it does not end"));
-        let mut said: Vec<&str> = answer.as_array().unwrap().iter().map(result).collect();
+        let end = (0..LIVES_MAX).find_map(|life| play.live(life));
+        let end = end.unwrap_or_else(|| panic!("it does not end"));
+        let said = end.answer.as_array().unwrap().iter().map(envelope);
+        let (done, stopped): (Vec<Envelope>, Vec<Envelope>) =
+            said.partition(|said| said.status == Completeness::Done);
         let mut should: Vec<String> = (1..=play.agents).map(|n| expected(seed, n)).collect();
-        said.sort_unstable();
-        should.sort_unstable();
-        assert_eq!(said, should, "seed {seed}");
+        assert_eq!(done.len() + stopped.len(), should.len());
+        // Who says it is done has done all of it.
+        for said in done {
+            let text = said.result.as_str().unwrap();
+            let at = should.iter().position(|should| should == text);
+            should.swap_remove(at.unwrap_or_else(|| panic!("{text}: {should:?}")));
+        }
+        if !end.may_be_bound {
+            assert!(stopped.is_empty(), "{stopped:?}");
+            told.free += u32::from(budget(seed).is_some());
+        }
+        for said in &stopped {
+            let why = said.reason.as_deref().unwrap();
+            assert!(why.contains("the budget of the run is used up"), "{why}");
+        }
+        told.stopped += stopped.len() as u32;
         for ((tool, number), keys) in &*play.outside.done.lock().unwrap() {
-            let what = format!("seed {seed}: {tool} {number} was done under {keys:?}");
+            let what = format!("{tool} {number} was done under {keys:?}");
             let different: BTreeSet<&String> = keys.iter().collect();
             assert_eq!(different.len(), 1, "{what}");
             let once = matches!(tool.as_str(), "post" | "pay");
             assert!(!once || keys.len() == 1, "{what}");
         }
-        deaths += play.deaths;
-        doubts += play.doubts;
+        told.deaths += play.deaths;
+        told.doubts += play.doubts;
     }
-    (deaths, doubts)
+    told
 }
 
-/// The text in one agent's envelope, wherever the gate has put that.
-fn result(item: &Value) -> &str {
+/// Names the seed when anything in its play fails.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the failing seed is {}", self.0);
+        }
+    }
+}
+
+/// What one agent says, wherever the gate has put that.
+fn envelope(item: &Value) -> Envelope {
     let envelope = item.get("output").unwrap_or(item);
-    let text = envelope["result"].as_str();
-    text.unwrap_or_else(|| panic!("{item}"))
+    serde_json::from_value(envelope.clone()).unwrap_or_else(|fault| panic!("{fault}: {item}"))
 }
 
 #[test]
-fn no_effect_happens_twice_wherever_a_crew_dies() {
+fn no_effect_happens_twice_and_no_cap_is_passed_wherever_a_crew_dies() {
     // A life mostly waits, for its provider and for its own end.
     let threads: Vec<_> = (0..20)
         .map(|part| std::thread::spawn(move || play(part * 50..(part + 1) * 50)))
         .collect();
-    let (mut deaths, mut doubts) = (0, 0);
+    let mut told = Told::default();
     for thread in threads {
         let part = thread.join().unwrap();
-        deaths += part.0;
-        doubts += part.1;
+        told.deaths += part.deaths;
+        told.doubts += part.doubts;
+        told.free += part.free;
+        told.stopped += part.stopped;
     }
-    // A play in which nobody dies would prove nothing.
-    assert!(deaths > 1_000 && doubts > 100, "{deaths} {doubts}");
+    // A play in which nobody dies, or no cap is in anybody's way, or all are, would prove nothing.
+    let Told {
+        deaths,
+        doubts,
+        free,
+        stopped,
+    } = told;
+    assert!(deaths > 1_000 && doubts > 100, "{told:?}");
+    assert!(free > 100 && stopped > 100, "{told:?}");
 }

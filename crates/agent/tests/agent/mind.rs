@@ -519,7 +519,8 @@ fn stored(folder: &std::path::Path) -> u64 {
 }
 
 /// A task of a thousand turns, with a crash in the middle: nothing is bought again, and on the disk
-/// is what was said, once, and little beside it.
+/// is what was said, once, and little beside it. A turn is a thought, a call and a page of some
+/// kilobytes; what a receipt takes beside them is the same for any.
 #[test]
 fn a_thousand_turns_are_stored_once_and_bought_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -608,13 +609,13 @@ fn a_thousand_turns_are_stored_once_and_bought_once() {
     });
     let times = |bytes: u64| bytes as f64 / unique as f64;
     assert!(
-        times(logged) <= 1.25,
+        times(logged) <= 1.2,
         "{:.2} times in the log",
         times(logged)
     );
-    // In the file there are the rows, too, and the ends of pages into which no event fitted.
+    // In the file there are the rows, too: of each receipt that it is there, and the result.
     let filed = stored(&path) - empty;
-    assert!(times(filed) <= 1.5, "{:.2} times on the disk", times(filed));
+    assert!(times(filed) <= 1.3, "{:.2} times on the disk", times(filed));
 }
 
 #[tokio::test]

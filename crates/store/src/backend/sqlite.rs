@@ -5,6 +5,7 @@
 //! gets a clear error instead of a second truth.
 
 pub mod backup;
+mod log;
 pub mod restore;
 
 use super::memory::holder;
@@ -28,9 +29,12 @@ const APPLICATION_ID: i64 = 0x4348_5247;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_first.sql"),
     include_str!("../../migrations/0002_records.sql"),
+    include_str!("../../migrations/0003_full_pages.sql"),
 ];
 /// The form from which on a step that is done is a row of its own.
 const FORM_RECORDS: i64 = 2;
+/// Bytes of a page: a dozen task rows; a small commit still writes only one or two of them.
+const PAGE_BYTES: usize = 8192;
 /// The file within the folder.
 pub const FILE: &str = "store.db";
 /// The lock within the folder.
@@ -52,6 +56,9 @@ pub struct Sqlite {
     /// holds it who only reads.
     lock: Option<Arc<File>>,
     text: Vec<u8>,
+    log: log::Log,
+    /// The form of the file.
+    form: i64,
     /// After a failed fsync nobody knows what is on disk: nothing more is written.
     broken: bool,
     /// Opened beside the owner, to look.
@@ -102,6 +109,8 @@ impl Sqlite {
             path,
             lock: Some(Arc::new(lock)),
             text: Vec::new(),
+            log: log::Log::new(PAGE_BYTES),
+            form: MIGRATIONS.len() as i64,
             broken: false,
             read_only: false,
         };
@@ -142,17 +151,20 @@ impl Sqlite {
             Ok(connection)
         };
         let connection = open().map_err(|fault| describe(&path, &fault))?;
-        let store = Self {
+        let mut store = Self {
             connection,
             path,
             lock: None,
             text: Vec::new(),
+            log: log::Log::new(PAGE_BYTES),
+            form: 0,
             broken: false,
             read_only: true,
         };
         let form = store
             .form()
             .map_err(|fault| describe(&store.path, &fault))??;
+        store.form = form;
         Ok((store, form))
     }
 
@@ -209,8 +221,7 @@ impl Sqlite {
         let known = MIGRATIONS.len() as i64;
         let connection = &mut self.connection;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-        // 8 KiB pages hold a dozen task rows; a small commit still writes only one or two of them.
-        connection.pragma_update(None, "page_size", 8192)?;
+        connection.pragma_update(None, "page_size", PAGE_BYTES)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         // At most 64 MiB, taken as it is used: the inner pages of a million waiting tasks stay there.
@@ -232,6 +243,9 @@ impl Sqlite {
             transaction.pragma_update(None, "user_version", known)?;
             transaction.commit()?;
         }
+        // A store that was made otherwise keeps its pages.
+        let page_bytes = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        self.log = log::Log::new(page_bytes);
         Ok(Ok(()))
     }
 
@@ -264,11 +278,7 @@ impl Sqlite {
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         if let Some(frame) = &commit.frame {
-            transaction
-                .prepare_cached(
-                    "INSERT INTO events (first, count, hash, body) VALUES (?, ?, ?, ?)",
-                )?
-                .execute(params![frame.first, frame.count, frame.hash, frame.body])?;
+            self.log.append(&transaction, frame)?;
         }
         for (key, row) in commit.rows {
             write_row(
@@ -622,6 +632,7 @@ impl Backend for Sqlite {
             return Err(Error::new(Code::StoreIo, text));
         }
         self.write(commit).map_err(|fault| {
+            self.log.forget();
             let error = describe(&self.path, &fault);
             self.broken = error.code != Code::StoreFull;
             error
@@ -721,6 +732,7 @@ impl Backend for Sqlite {
         Ok(Box::new(SqliteReader {
             connection,
             path: self.path.clone(),
+            form: self.form,
             _lock: self.lock.clone(),
         }))
     }
@@ -730,6 +742,7 @@ impl Backend for Sqlite {
 struct SqliteReader {
     connection: Connection,
     path: PathBuf,
+    form: i64,
     _lock: Option<Arc<File>>,
 }
 
@@ -739,23 +752,9 @@ impl Reader for SqliteReader {
         let Ok(after) = i64::try_from(after) else {
             return Ok(Vec::new());
         };
-        // The frame that holds event `after + 1` is the last that begins at or before it.
-        let sql = "SELECT first, hash, body FROM events
-                   WHERE first >= coalesce((SELECT max(first) FROM events WHERE first <= ?1 + 1), 0)
-                     AND first <= ?1 + ?2 AND first + count > ?1 + 1 ORDER BY first";
-        let read = || -> rusqlite::Result<Vec<StoredFrame>> {
-            let mut statement = self.connection.prepare_cached(sql)?;
-            let limit = i64::try_from(events).unwrap_or(i64::MAX / 2);
-            let rows = statement.query_map(params![after, limit], |row| {
-                Ok(StoredFrame {
-                    first: row.get(0)?,
-                    hash: row.get(1)?,
-                    body: row.get(2)?,
-                })
-            })?;
-            rows.collect()
-        };
-        read().map_err(|fault| describe(&self.path, &fault))
+        let events = i64::try_from(events).unwrap_or(i64::MAX / 2);
+        log::frames(&self.connection, self.form, after, events)
+            .map_err(|fault| describe(&self.path, &fault))
     }
 
     fn rows(&mut self, query: &Query) -> Result<Vec<(Key, Row)>, Error> {

@@ -59,6 +59,11 @@ fn lease(store: &mut Store, worker: &'static str) -> AttemptRef {
     }
 }
 
+/// Changes what event 7 of a filled store says, in the row of the log that has it.
+const FORGE: &str = r#"UPDATE events SET body = CAST(replace(CAST(body AS TEXT),
+    '"position":7,"at":', '"position":7,"at":1') AS BLOB)
+    WHERE first = (SELECT max(first) FROM events WHERE first <= 7)"#;
+
 fn filled(folder: &Path, tasks: usize) {
     // Filled twice, it has other ids the second time.
     static SEED: AtomicU64 = AtomicU64::new(100);
@@ -542,9 +547,7 @@ fn a_backup_that_is_not_whole_is_refused_and_nothing_changes() {
     };
     rewrite("PRAGMA user_version = 99");
     is_refused("a store of tomorrow", Code::StoreNewer);
-    rewrite(
-        "UPDATE events SET body = CAST(replace(CAST(body AS TEXT), 'part', 'tart') AS BLOB) WHERE first = 7",
-    );
+    rewrite(FORGE);
     is_refused("an event was forged", Code::BackupDamaged);
     put_back(&copy, &live, true).unwrap();
     sound(&live, 30);
@@ -574,8 +577,7 @@ fn a_damaged_store_has_no_backup() {
     let live = folder.path().join("live");
     filled(&live, 10);
     let connection = rusqlite::Connection::open(live.join(FILE)).unwrap();
-    let forge = "UPDATE events SET body = CAST(replace(CAST(body AS TEXT), 'part', 'tart') AS BLOB) WHERE first = 7";
-    connection.execute_batch(forge).unwrap();
+    connection.execute_batch(FORGE).unwrap();
     drop(connection);
     let error = backup(&live, &folder.path().join("copy"), NOW).unwrap_err();
     assert_eq!(error.code, Code::StoreCorrupt, "{error}");

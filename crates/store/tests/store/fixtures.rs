@@ -1,7 +1,8 @@
 //! Stores that earlier versions wrote: they open for ever.
 //!
-//! `fixtures/v1/store.db` and `fixtures/v1-records/store.db` were written by the first version. Run this test once with
-//! `CHARGEHAND_WRITE_FIXTURES=1` to write the fixture of a new form; never write an old one again.
+//! `fixtures/vN/store.db` was written in form N, and `fixtures/v1-records/store.db` in the first. Run
+//! this test once with `CHARGEHAND_WRITE_FIXTURES=1` to write the fixture of a new form; never write
+//! an old one again.
 
 use crate::world::{all_rows, open};
 use domain::blackboard::NewEntry;
@@ -36,8 +37,12 @@ const SINGLE: TaskId = TaskId::new((2 << 64) + (1 << 32));
 const WAITING: TaskId = TaskId::new((2 << 64) + (2 << 32));
 const RUN: RunId = RunId::new((2 << 64) + (3 << 32));
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/v1")
+/// The forms there have been.
+const FORMS: std::ops::RangeInclusive<u32> = 1..=3;
+
+fn fixture(name: &str) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+    fixtures.join(name)
 }
 
 fn name(text: &'static str) -> Name {
@@ -253,24 +258,39 @@ fn lists_what_is_known(folder: &Path) {
     }
     let redrive = Command::TaskRedrive(SINGLE);
     command(&mut store, redrive);
+    // What is appended follows what was there, for whoever opens it next.
+    let log = reader.events(0, 1_000).unwrap();
+    store.flush().unwrap();
+    drop((store, reader));
+    let store = open(folder, 100).unwrap();
+    let mut reader = store.reader().unwrap();
+    assert_eq!(reader.events(0, 1_000).unwrap(), log);
+    assert_eq!(replay(&mut *reader).unwrap().differences, [""; 0]);
+    assert!(log.starts_with(&events) && log.len() > events.len());
 }
 
 #[test]
-fn the_first_versions_store_opens_for_ever() {
-    let folder = fixture();
-    if std::env::var_os("CHARGEHAND_WRITE_FIXTURES").is_some() && !folder.join(FILE).exists() {
-        let fresh = tempfile::tempdir().unwrap();
-        write(fresh.path());
-        assert!(
-            !fresh.path().join("store.db-wal").exists(),
-            "it is all in the one file"
-        );
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::copy(fresh.path().join(FILE), folder.join(FILE)).unwrap();
+fn a_store_of_any_form_opens_for_ever() {
+    for form in FORMS {
+        let folder = fixture(&format!("v{form}"));
+        if std::env::var_os("CHARGEHAND_WRITE_FIXTURES").is_some() && !folder.join(FILE).exists() {
+            let fresh = tempfile::tempdir().unwrap();
+            write(fresh.path());
+            assert!(
+                !fresh.path().join("store.db-wal").exists(),
+                "it is all in the one file"
+            );
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::copy(fresh.path().join(FILE), folder.join(FILE)).unwrap();
+        }
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(folder.join(FILE), copy.path().join(FILE)).unwrap();
+        let file = rusqlite::Connection::open(copy.path().join(FILE)).unwrap();
+        let of = file.pragma_query_value(None, "user_version", |row| row.get(0));
+        assert_eq!(of, Ok(form));
+        drop(file);
+        lists_what_is_known(copy.path());
     }
-    let copy = tempfile::tempdir().unwrap();
-    std::fs::copy(folder.join(FILE), copy.path().join(FILE)).unwrap();
-    lists_what_is_known(copy.path());
 }
 
 /// What this version writes today reads as the fixture does: the script above still makes it.
@@ -285,7 +305,7 @@ fn todays_store_shows_the_same() {
 /// had seen the last of them: an order whose draft is written, whose customer is charged, that could
 /// not be shipped, and whose mail may or may not have been sent.
 fn with_records() -> PathBuf {
-    fixture().join("../v1-records")
+    fixture("v1-records")
 }
 
 const ORDER: TaskId = TaskId::new((2 << 64) + (1 << 32));
