@@ -174,7 +174,7 @@ pub struct Budget {
     pub calls: u32,
     /// Milliseconds on the clock.
     pub wall_ms: u64,
-    /// Levels of agents below the supervisor.
+    /// How deep plans of plans may go: with 1 no brief is planned by itself.
     pub depth: u32,
     /// Tasks of one plan.
     pub fan_out: u32,

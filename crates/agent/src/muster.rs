@@ -56,6 +56,7 @@ pub fn muster(crew: &Crew) -> Result<Minds, ModelError> {
         members: members.collect(),
         fan_out: crew.budget.fan_out,
         replans: crew.supervisor.replans,
+        depth: crew.budget.depth,
         spawn: crew.supervisor.spawn.as_ref().map(|spawn| Spawn {
             agents: spawn.agents,
             tools: spawn.tools.clone(),

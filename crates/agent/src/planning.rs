@@ -15,7 +15,7 @@
 //! Kill whoever works on it at any moment: each task's receipts say how far it was, and what a `look`
 //! decided is in its output. A worker sees its brief, the inputs and the results that were granted to
 //! it, and nothing else; the planner never sees what the workers were told on the way. Only the planner
-//! delegates, and makes up agents where it may ([`spawn`]): a brief makes no briefs.
+//! delegates, also what it splits ([`split`]), and makes up agents where it may ([`spawn`]).
 //!
 //! Looking costs nothing while all goes as planned: a model is asked only when a brief has failed or
 //! came to half a result. How often a plan may change is bounded, and so are its briefs, its rounds, and
@@ -26,6 +26,7 @@ pub mod ledger;
 pub mod look;
 pub mod plan;
 pub mod spawn;
+pub mod split;
 pub mod work;
 
 pub use answer::{AnswerHandler, Answered, Source};
@@ -105,6 +106,8 @@ pub struct Minds {
     pub fan_out: u32,
     /// Times that a plan may be changed.
     pub replans: u32,
+    /// How deep plans of plans may go: with 1, no brief is planned by itself.
+    pub depth: u32,
     /// What agents a plan may make up; without it, none.
     pub spawn: Option<Spawn>,
 }

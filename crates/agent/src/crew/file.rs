@@ -10,6 +10,7 @@ use super::{
     SERVERS_MAX, TOOL_PATTERN, TOOLS_MAX,
 };
 use crate::planning::spawn::SPAWNED_MAX;
+use crate::planning::split::DEPTH_MAX;
 use crate::tool::OPERATIONS_MAX;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -137,8 +138,8 @@ pub(super) struct BudgetFile {
     /// Time on the clock, such as `10m`: 1 second to 30 days.
     #[schemars(regex(pattern = DURATION_PATTERN))]
     pub(super) wall: Option<String>,
-    /// Levels of agents below the supervisor: 1 to 5.
-    #[schemars(range(min = 1, max = 5))]
+    /// How deep plans of plans may go: 1 to 5. With 1 no brief is planned by itself.
+    #[schemars(range(min = 1, max = DEPTH_MAX))]
     pub(super) depth: Option<u32>,
     /// Tasks of one plan: 1 to 1000.
     #[schemars(range(min = 1, max = 1_000))]

@@ -2,7 +2,7 @@
 //! follows from it alone, so that whoever looks again decides the same.
 
 use super::plan::Planned;
-use super::{Delegation, ROUNDS_MAX, STALLS_MAX, Share};
+use super::{Delegation, ROUNDS_MAX, STALLS_MAX, SUPERVISOR, Share};
 use crate::mind::Completeness;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,6 +31,8 @@ pub enum Standing {
     Failed,
     /// The plan was changed, and it is not needed any more.
     Dropped,
+    /// It was planned by itself: what comes of it, comes of its own briefs.
+    Split,
 }
 
 impl Standing {
@@ -50,6 +52,9 @@ pub struct Entry {
     /// Why it is partial, failed or dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The brief that it is a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<String>,
 }
 
 /// A version of the plan: the first, or a change of the one before.
@@ -69,6 +74,9 @@ pub struct Revision {
     pub added: Vec<String>,
     /// The briefs that are not needed any more.
     pub dropped: Vec<String>,
+    /// The brief that was planned by itself, where that is all that changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
 }
 
 /// How far a plan is.
@@ -108,6 +116,7 @@ impl Ledger {
             reason: reason.into(),
             added: briefs.iter().map(|brief| brief.id.clone()).collect(),
             dropped: Vec::new(),
+            split: None,
         };
         Self {
             entries: briefs.into_iter().map(Self::waiting).collect(),
@@ -121,6 +130,7 @@ impl Ledger {
             brief,
             standing: Standing::Waiting,
             reason: None,
+            part_of: None,
         }
     }
 
@@ -128,6 +138,23 @@ impl Ledger {
     pub fn changes(&self) -> impl Iterator<Item = &Revision> {
         let all = self.revisions.iter();
         all.filter(|revision| revision.version != FIRST)
+    }
+
+    /// How often the supervisor changed its mind.
+    pub fn replans(&self) -> usize {
+        let changes = self.changes();
+        changes.filter(|revision| revision.split.is_none()).count()
+    }
+
+    /// How deep in plans of plans a brief is, from 1.
+    pub fn depth(&self, brief: &str) -> u32 {
+        let mut depth = 1;
+        let mut at = self.entry(brief);
+        while let Some(whole) = at.and_then(|entry| entry.part_of.as_deref()) {
+            depth += 1;
+            at = self.entry(whole);
+        }
+        depth
     }
 
     /// The briefs of a version: those of all versions until then, without those that were dropped.
@@ -270,19 +297,127 @@ impl Ledger {
         }
         let added = briefs.iter().map(|brief| brief.id.clone()).collect();
         self.entries.extend(briefs.into_iter().map(Self::waiting));
-        let before = self.revisions.last().map_or(FIRST, |last| last.version);
         self.revisions.push(Revision {
-            version: before + 1,
+            version: self.next_version(),
             by: by.to_owned(),
             round: self.round,
             reason,
             added,
             dropped,
+            split: None,
         });
     }
 
+    fn next_version(&self) -> u32 {
+        self.revisions.last().map_or(FIRST, |last| last.version) + 1
+    }
+
+    /// Puts a brief's own briefs in its place.
+    pub fn split(&mut self, brief: &str, parts: Vec<Planned>) {
+        self.stand(brief, Standing::Split, None);
+        self.revisions.push(Revision {
+            version: self.next_version(),
+            by: SUPERVISOR.to_owned(),
+            round: self.round,
+            reason: format!("{brief} is work for several agents"),
+            added: parts.iter().map(|part| part.id.clone()).collect(),
+            dropped: Vec::new(),
+            split: Some(brief.to_owned()),
+        });
+        let part = |part| Entry {
+            part_of: Some(brief.to_owned()),
+            ..Self::waiting(part)
+        };
+        self.entries.extend(parts.into_iter().map(part));
+    }
+
+    /// Notes that a brief came to nothing.
+    pub fn fail(&mut self, brief: &str, reason: String) {
+        self.stand(brief, Standing::Failed, Some(reason));
+    }
+
+    fn stand(&mut self, brief: &str, standing: Standing, reason: Option<String>) {
+        let mut entries = self.entries.iter_mut();
+        if let Some(entry) = entries.find(|entry| entry.brief.id == brief) {
+            (entry.standing, entry.reason) = (standing, reason);
+        }
+    }
+
+    fn parts<'a>(&'a self, brief: &'a str) -> impl Iterator<Item = &'a Entry> {
+        let entries = self.entries.iter();
+        entries.filter(move |entry| entry.part_of.as_deref() == Some(brief))
+    }
+
+    /// Draws the conclusions: what cannot begin any more is dropped, and briefs whose parts have all
+    /// ended have ended with them.
+    pub fn settle(&mut self) {
+        loop {
+            self.drop_blocked();
+            if !self.conclude() {
+                return;
+            }
+        }
+    }
+
+    /// Ends the briefs whose parts have all ended. Whether there were any.
+    pub fn conclude(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            let over = self.entries.iter().find_map(|entry| {
+                let split = entry.standing == Standing::Split;
+                let standing = split.then(|| self.of_parts(&entry.brief.id)).flatten()?;
+                Some((entry.brief.id.clone(), standing))
+            });
+            let Some((brief, standing)) = over else {
+                return any;
+            };
+            any = true;
+            let reason = match standing {
+                Standing::Done => None,
+                _ => Some("not all of its own briefs came to a result".to_owned()),
+            };
+            self.stand(&brief, standing, reason);
+        }
+    }
+
+    /// What a brief has come to by its parts, once they have all ended.
+    fn of_parts(&self, brief: &str) -> Option<Standing> {
+        let (mut whole, mut some) = (true, false);
+        for part in self.parts(brief) {
+            match part.standing {
+                Standing::Waiting | Standing::GivenOut | Standing::Split => return None,
+                Standing::Done => some = true,
+                Standing::Partial => (whole, some) = (false, true),
+                Standing::Failed | Standing::Dropped => whole = false,
+            }
+        }
+        Some(match (whole, some) {
+            (true, _) => Standing::Done,
+            (false, true) => Standing::Partial,
+            (false, false) => Standing::Failed,
+        })
+    }
+
+    /// The results of briefs that were split, with those of the others: of each its parts', by name.
+    pub fn with_wholes(&self, mut results: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+        // What is deepest is last.
+        for entry in self.entries.iter().rev() {
+            let brief = &entry.brief.id;
+            let parts = self.parts(brief);
+            let parts = parts.filter_map(|part| {
+                let name = &part.brief.id;
+                Some((name.clone(), results.get(name)?.clone()))
+            });
+            let parts: serde_json::Map<String, Value> = parts.collect();
+            if !parts.is_empty() {
+                results.insert(brief.clone(), Value::Object(parts));
+            }
+        }
+        results
+    }
+
     /// Drops what cannot begin any more, because what it needs has no result.
-    pub fn drop_blocked(&mut self) {
+    fn drop_blocked(&mut self) {
         loop {
             let blocked = self.entries.iter().position(|entry| {
                 let lost = |need: &String| {
@@ -301,8 +436,13 @@ impl Ledger {
 
     /// Briefs without a whole result, and why.
     pub fn missing(&self) -> Vec<&Entry> {
-        let missing = self.entries.iter().filter(|entry| match entry.standing {
-            Standing::Done => false,
+        // Of a brief that was split its parts are named.
+        let own = self
+            .entries
+            .iter()
+            .filter(|entry| self.parts(&entry.brief.id).next().is_none());
+        let missing = own.filter(|entry| match entry.standing {
+            Standing::Done | Standing::Split => false,
             // Another brief to the same end may have reached it.
             Standing::Failed | Standing::Partial => !self.entries.iter().any(|other| {
                 other.standing == Standing::Done && other.brief.end() == entry.brief.end()
@@ -368,7 +508,7 @@ mod tests {
         assert_eq!(given[0].results, results);
         ledger.note(&[came("b", false)]);
         assert!(ledger.ready().is_empty());
-        ledger.drop_blocked();
+        ledger.settle();
         let missing: Vec<_> = ledger
             .missing()
             .iter()
@@ -440,6 +580,7 @@ mod tests {
             reason: "to begin with".into(),
             added: vec!["a".into(), "b".into()],
             dropped: Vec::new(),
+            split: None,
         };
         let second = Revision {
             version: 2,
@@ -448,6 +589,7 @@ mod tests {
             reason: "a was the wrong way".into(),
             added: vec!["c".into()],
             dropped: vec!["b".into()],
+            split: None,
         };
         assert_eq!(ledger.revisions, [first, second.clone()]);
         assert_eq!(ledger.changes().collect::<Vec<_>>(), [&second]);

@@ -72,21 +72,27 @@ impl LookHandler {
             .iter()
             .any(|came| !matches!(came.outcome, Ok((Completeness::Done, _))));
         ledger.note(&came);
-        let results = results(&outcomes);
+        ledger.conclude();
+        let results = ledger.with_wholes(results(&outcomes));
         if let Some(reason) = ledger.exhausted() {
             ledger.ends = Some(reason);
         } else if astray {
             self.revise(task, &goal, &given, &mut ledger, &results)
                 .await?;
         }
-        ledger.drop_blocked();
+        if ledger.ends.is_none() {
+            self.0
+                .split(task, &mut ledger, &given.inputs, &results)
+                .await?;
+        }
+        ledger.settle();
         let over = ledger.ends.is_some() || ledger.ready().is_empty();
         if !over {
             let account = account(task).await;
             let briefs = ledger.ready().len();
             let share = account.map(|account| Share::of(&account.left(false), briefs));
             let (ledger, items) = ledger.give_out(&given.inputs, &results, share);
-            let may_change = ledger.changes().count() < self.0.replans as usize;
+            let may_change = ledger.replans() < self.0.replans as usize;
             let last_chance = !may_change && results.is_empty();
             let steps = round_steps(ledger.round, last_chance, given.queue.as_ref());
             task.extend_run(steps).await?;
@@ -115,7 +121,7 @@ impl LookHandler {
         results: &BTreeMap<String, Value>,
     ) -> Result<(), Short> {
         let minds = &self.0;
-        let left = (minds.replans as usize).saturating_sub(ledger.changes().count());
+        let left = (minds.replans as usize).saturating_sub(ledger.replans());
         if left == 0 {
             return Ok(());
         }
@@ -130,7 +136,8 @@ impl LookHandler {
                  new ones, and `reason` says why in a sentence. New briefs may need those that have a result. Do \
                  not write again what is done; where something failed, try another way or another agent, or \
                  leave it out. With nothing to drop and no new briefs, it ends with what there is. You may \
-                 change the plan {left} more times. Goal: {goal}{how}"
+                 change the plan {left} more times. Goal: {goal}{how}{}",
+                minds.depth_told(1)
             ),
             inputs,
             output: Some(json!({
@@ -185,7 +192,7 @@ impl LookHandler {
             ) && !revised.drop.contains(&entry.brief.id)
         });
         let usable = usable.map(|entry| entry.brief.id.as_str()).collect();
-        self.0.lint_briefs(&revised.briefs, inputs, &usable)?;
+        self.0.lint_briefs(&revised.briefs, inputs, &usable, 1)?;
         let before = ledger.entries.iter().map(|entry| &entry.brief);
         self.0.lint_spawned(before.chain(&revised.briefs))?;
         if let Some(unknown) = revised

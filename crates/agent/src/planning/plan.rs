@@ -169,10 +169,14 @@ impl PlanHandler {
         })?;
         let estimate = minds.estimate(&plan, &goal.inputs);
         let account = account(task).await;
-        let ledger = Ledger::new(plan.briefs, by, why);
+        let mut ledger = Ledger::new(plan.briefs, by, why);
+        let none = BTreeMap::new();
+        if !goal.only_plan {
+            minds.split(task, &mut ledger, &goal.inputs, &none).await?;
+        }
         let ready = ledger.ready();
         let share = account.map(|account| Share::of(&account.left(false), ready.len()));
-        let (ledger, items) = ledger.give_out(&goal.inputs, &BTreeMap::new(), share);
+        let (ledger, items) = ledger.give_out(&goal.inputs, &none, share);
         if !goal.only_plan {
             let last_chance = minds.replans == 0;
             let steps = round_steps(1, last_chance, goal.queue.as_ref());
@@ -205,7 +209,7 @@ impl PlanHandler {
         inputs["agents"] = json!(minds.agents_now(task).await);
         inputs["inputs"] = json!(numbered(&goal.inputs));
         let brief = Brief {
-            objective: objective + how,
+            objective: objective + how + &minds.depth_told(1),
             inputs,
             output: Some(plan_schema(&minds.brief_schema())),
             ..Brief::default()
@@ -261,7 +265,7 @@ fn brief_schema() -> Value {
 }
 
 /// The form of a plan.
-fn plan_schema(brief: &Value) -> Value {
+pub(super) fn plan_schema(brief: &Value) -> Value {
     json!({
         "type": "object",
         "additionalProperties": false,
@@ -424,23 +428,27 @@ impl Minds {
             ));
         }
         name_briefs(&mut plan.briefs, &BTreeSet::new())?;
-        self.lint_briefs(&plan.briefs, inputs, &BTreeSet::new())?;
+        self.lint_briefs(&plan.briefs, inputs, &BTreeSet::new(), 1)?;
         self.lint_spawned(plan.briefs.iter())?;
         Ok(plan)
     }
 
-    /// What is wrong with briefs, beside those that are there already.
+    /// What is wrong with briefs of a plan so deep, beside those that are there already.
     pub(super) fn lint_briefs(
         &self,
         briefs: &[Planned],
         inputs: usize,
         there: &BTreeSet<&str>,
+        depth: u32,
     ) -> Result<(), String> {
         let mut ends = BTreeSet::new();
         let named: BTreeSet<&str> = briefs.iter().map(|brief| brief.id.as_str()).collect();
         for (n, brief) in briefs.iter().enumerate() {
             let at = format!("brief {}", n + 1);
-            let (_, tools) = self.member(brief).map_err(|why| format!("{at} {why}"))?;
+            let tools = match self.splits(brief) && depth < self.depth {
+                true => BTreeSet::new(),
+                false => self.member(brief).map_err(|why| format!("{at} {why}"))?.1,
+            };
             if brief.objective.trim().is_empty() {
                 return Err(format!("{at} has no objective"));
             }
@@ -506,7 +514,10 @@ impl Minds {
             let given: u64 = given.map(|input| tokens(&input.to_string())).sum();
             let needed = brief.needs.len() as u64 * WRITTEN_TOKENS;
             let first = tokens(&brief.objective) + given + needed;
-            if let Ok((mind, _)) = self.member(brief) {
+            if self.splits(brief) {
+                // As if its planner did it, in twice as many turns.
+                add(&self.planner, 2 * effort.turns(), first);
+            } else if let Ok((mind, _)) = self.member(brief) {
                 let role = brief.spawn.as_ref().map_or("", |spawned| &spawned.prompt);
                 let own = tokens(&mind.instructions) + tokens(role);
                 add(&mind, effort.turns(), first + own);

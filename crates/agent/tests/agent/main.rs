@@ -27,6 +27,7 @@ mod scale;
 mod shell;
 mod spawn;
 mod speech;
+mod split;
 mod tool;
 mod toolbox;
 

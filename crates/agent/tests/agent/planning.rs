@@ -101,6 +101,7 @@ pub(crate) fn minds(planner: &Told, cashier: &Told) -> Arc<Minds> {
         members: [("cashier".to_owned(), member)].into(),
         fan_out: 5,
         replans: 2,
+        depth: 1,
         spawn: None,
     })
 }

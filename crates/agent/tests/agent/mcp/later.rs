@@ -71,6 +71,7 @@ async fn a_server_that_is_added_at_run_time_is_used_by_the_next_plan() {
         members: [("adder".to_owned(), member)].into(),
         fan_out: 5,
         replans: 0,
+        depth: 1,
         spawn: None,
     });
     let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
