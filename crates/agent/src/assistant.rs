@@ -348,6 +348,11 @@ impl Hands for AssistantHands {
         own.map(|hands| hands.guard(tool)).unwrap_or_default()
     }
 
+    fn is_untrusted(&self, tool: &str) -> bool {
+        let own = self.own.iter().find(|hands| hands.known(tool).is_some());
+        own.is_none_or(|hands| hands.is_untrusted(tool))
+    }
+
     async fn call(
         &self,
         task: &Context,

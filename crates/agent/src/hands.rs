@@ -43,6 +43,11 @@ pub trait Hands: Send + Sync + fmt::Debug {
         Guard::default()
     }
 
+    /// Whether what a tool gives was written by somebody else: so it is, unless it is known not to be.
+    fn is_untrusted(&self, _tool: &str) -> bool {
+        true
+    }
+
     /// The names of those that are granted and cannot be called now.
     async fn unavailable(&self) -> BTreeSet<String> {
         BTreeSet::new()
@@ -188,6 +193,10 @@ impl Hands for Granted {
             sensitive: card.sensitive.clone(),
         };
         self.card(tool).map(guard).unwrap_or_default()
+    }
+
+    fn is_untrusted(&self, tool: &str) -> bool {
+        self.card(tool).is_none_or(|card| card.untrusted_output)
     }
 
     fn known(&self, tool: &str) -> Option<(String, EffectClass)> {

@@ -316,6 +316,8 @@ impl Working<'_> {
             result,
             reason,
             evidence: self.evidence,
+            open: Vec::new(),
+            confidence: None,
             spend: self.spend,
         })
     }

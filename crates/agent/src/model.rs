@@ -255,6 +255,9 @@ pub struct CallResult {
     /// It did not do what was asked.
     #[serde(default)]
     pub failed: bool,
+    /// Somebody else wrote it: models are told so with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untrusted: bool,
 }
 
 /// What a model answered.

@@ -22,6 +22,7 @@
 //! the rounds in which nothing new came ([`ledger`]).
 
 pub mod answer;
+pub mod aside;
 pub mod ledger;
 pub mod look;
 pub mod plan;

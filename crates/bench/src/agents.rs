@@ -114,6 +114,7 @@ async fn bare(model: &dyn Model, system: &str) -> Result<f64, Error> {
             tool: call.tool.clone(),
             text: json!({"seen": call.arguments["page"]}).to_string(),
             failed: false,
+            untrusted: false,
         });
         let results = results.collect();
         ask.turns.push(Turn::Tools { results });

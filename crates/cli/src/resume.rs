@@ -316,8 +316,12 @@ fn answer(view: &RunView) -> Option<String> {
             named.join(" ")
         };
         let (added, dropped) = (change('+', &revision.added), change('-', &revision.dropped));
+        let what = match &revision.split {
+            Some(_) => "split",
+            None => "changed",
+        };
         text += &format!(
-            "plan changed after round {}: {} {added} {dropped}\n",
+            "plan {what} after round {}: {} {added} {dropped}\n",
             revision.round,
             cut(&revision.reason, 160)
         );
@@ -329,6 +333,9 @@ fn answer(view: &RunView) -> Option<String> {
         let (objective, reason) = (cut(&missing.objective, 80), cut(&missing.reason, 160));
         text += &format!("missing {}: {objective}: {reason}\n", missing.brief);
     }
+    for question in &answered.open {
+        text += &format!("open: {}\n", cut(question, 160));
+    }
     if answered.status == Completeness::Partial && answered.missing.is_empty() {
         text += "partial: a bound was reached before the end\n";
     }
@@ -337,9 +344,12 @@ fn answer(view: &RunView) -> Option<String> {
             0 => "no receipts".to_owned(),
             n => counted(n, "receipt"),
         };
+        let sure = source.confidence.map_or_else(String::new, |confidence| {
+            format!(", {:.0} % sure", confidence * 100.0)
+        });
         let (number, agent) = (source.number, &source.agent);
         text += &format!(
-            "  [{number}] {agent}: {} ({receipts})\n",
+            "  [{number}] {agent}: {} ({receipts}{sure})\n",
             cut(&source.objective, 80)
         );
     }

@@ -138,6 +138,7 @@ impl Working<'_> {
                     tool: call.tool.clone(),
                     text: shown(text),
                     failed,
+                    untrusted: self.mind.hands.is_untrusted(&call.tool),
                 });
             }
         }

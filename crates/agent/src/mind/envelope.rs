@@ -49,6 +49,12 @@ pub struct Envelope {
     /// The receipts of the calls it rests on, by their steps' keys.
     #[serde(default)]
     pub evidence: Vec<Evidence>,
+    /// What stays open, as its agent says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<String>,
+    /// How sure its agent says it is, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
     /// What was used.
     pub spend: Spend,
 }

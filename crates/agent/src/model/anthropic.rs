@@ -14,8 +14,8 @@
 use super::draft::Draft;
 use super::refusal::refused;
 use super::wire::{
-    Dialect, Framing, Reader, arguments_object, count_at, is_empty, parsed, set, temperature,
-    text_at, tokens_max,
+    Dialect, Framing, Reader, arguments_object, count_at, is_empty, labelled, parsed, set,
+    temperature, text_at, tokens_max,
 };
 use super::{Ask, Listener, ModelError, Provider, Stop, Turn};
 use serde_json::{Map, Value, json};
@@ -58,7 +58,7 @@ fn body(ask: &Ask, _host: &str) -> Value {
                 let mut block = json!({
                     "type": "tool_result",
                     "tool_use_id": result.id,
-                    "content": result.text,
+                    "content": labelled(result),
                 });
                 set(&mut block, "is_error", result.failed.then_some(true.into()));
                 block

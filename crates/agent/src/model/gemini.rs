@@ -13,8 +13,8 @@
 use super::draft::{Draft, MADE_UP};
 use super::refusal::refused;
 use super::wire::{
-    Dialect, Framing, Reader, arguments_object, count_at, is_empty, parsed, set, temperature,
-    text_at, tokens_max,
+    Dialect, Framing, Reader, arguments_object, count_at, is_empty, labelled, parsed, set,
+    temperature, text_at, tokens_max,
 };
 use super::{Ask, Call, Fault, Listener, ModelError, Provider, Stop, Turn, Usage};
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ fn body(ask: &Ask, _host: &str) -> Value {
         Turn::Tools { results } => {
             let parts = results.iter().map(|result| {
                 let key = if result.failed { "error" } else { "output" };
-                let response = json!({ key: result.text });
+                let response = json!({ key: labelled(result) });
                 let mut part = json!({"name": result.tool, "response": response});
                 set(&mut part, "id", given_id(&result.id));
                 json!({ "functionResponse": part })

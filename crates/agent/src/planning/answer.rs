@@ -23,6 +23,9 @@ pub struct Answered {
     /// Briefs of which nothing, or only a part, is in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
+    /// What stays open, as those say who delivered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<String>,
     /// How the plan was changed on the way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<Revision>,
@@ -42,6 +45,9 @@ pub struct Source {
     pub objective: String,
     /// Receipts of the calls that it rests on.
     pub receipts: Vec<String>,
+    /// How sure who made it says it is, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
 }
 
 /// A brief without a whole result.
@@ -114,6 +120,7 @@ impl AnswerHandler {
                 .filter(|evidence| evidence.succeeded)
                 .map(|evidence| evidence.receipt.clone())
                 .collect(),
+            confidence: delivered.envelope.confidence,
         });
         let sources: Vec<Source> = sources.collect();
         let numbered = results.iter().enumerate().map(|(n, delivered)| {
@@ -123,6 +130,7 @@ impl AnswerHandler {
                 "status": delivered.envelope.status,
                 "missing": delivered.envelope.reason,
                 "result": delivered.envelope.result,
+                "open": delivered.envelope.open,
             })
         });
         let mut inputs = json!({"results": numbered.collect::<Vec<_>>()});
@@ -146,6 +154,10 @@ impl AnswerHandler {
             }
             _ => Completeness::Partial,
         };
+        let open = results
+            .iter()
+            .flat_map(|delivered| &delivered.envelope.open);
+        let open = open.cloned().collect();
         let text = match envelope.result.as_str().unwrap_or_default().trim() {
             // Not even last words were to be had: what there is, as it is.
             "" => listed(&results),
@@ -156,6 +168,7 @@ impl AnswerHandler {
             status,
             sources,
             missing,
+            open,
             revisions: ledger.changes().cloned().collect(),
             ended: ledger.ends,
         })

@@ -1,6 +1,6 @@
 //! Work: a brief is done by the agent it names, and checked by a mind that has not seen how.
 
-use super::{Delegation, Minds, REFUSALS_MAX, SUPERVISOR, Short, ended, input, whole};
+use super::{Delegation, Minds, REFUSALS_MAX, SUPERVISOR, Short, aside, ended, input, whole};
 use crate::mind::{Brief, Completeness, Envelope};
 use async_trait::async_trait;
 use chargehand::{Context, Ended, Handler};
@@ -46,7 +46,10 @@ impl WorkHandler {
         }
         let results = &delegation.results;
         let mut brief = Brief {
-            objective: delegation.objective.clone(),
+            objective: match output {
+                Some(_) => delegation.objective.clone(),
+                None => format!("{}{}", delegation.objective.trim(), aside::ASKED),
+            },
             inputs: match (delegation.inputs.as_slice(), results.is_empty()) {
                 ([], true) => Value::Null,
                 (inputs, true) => json!(inputs),
@@ -65,6 +68,10 @@ impl WorkHandler {
         let speaking = task.speaking_as(&delegation.agent);
         loop {
             let envelope = whole(&mind, &speaking, &brief, &|_| Ok(())).await?;
+            let envelope = match brief.output {
+                Some(_) => envelope,
+                None => aside::take(envelope),
+            };
             let delivered = |envelope, verdict| Delivered {
                 brief: delegation.brief.clone(),
                 agent: delegation.agent.clone(),
@@ -75,7 +82,9 @@ impl WorkHandler {
             if brief.acceptance.is_empty() || envelope.status == Completeness::Partial {
                 return Ok(delivered(envelope, None));
             }
-            let verdict = self.check(task, &brief, &envelope).await?;
+            let verdict = self
+                .check(task, &delegation.objective, &brief, &envelope)
+                .await?;
             if verdict.accepted {
                 return Ok(delivered(envelope, Some(verdict.reason)));
             }
@@ -94,6 +103,7 @@ impl WorkHandler {
     async fn check(
         &self,
         task: &Context,
+        objective: &str,
         brief: &Brief,
         envelope: &Envelope,
     ) -> Result<Verdict, Short> {
@@ -102,7 +112,7 @@ impl WorkHandler {
                         A claim is not evidence: receipts are. Say which check fails and why, in a sentence."
                 .into(),
             inputs: json!({
-                "objective": brief.objective,
+                "objective": objective,
                 "checks": brief.acceptance,
                 "inputs": brief.inputs,
                 "result": envelope.result,

@@ -277,6 +277,8 @@ async fn a_mind_calls_its_tools_and_answers_with_receipts() {
         panic!("{:?}", asked[1].turns);
     };
     assert_eq!(results[1].text, r#"{"charged":7}"#);
+    // What tools say is labelled, unless it is known who wrote it.
+    assert!(results.iter().all(|result| result.untrusted));
 }
 
 /// One life of a process, as far as a store can tell: when it is over, engine, worker and mind are

@@ -76,7 +76,11 @@ pub(crate) fn works(ask: &Ask) -> Result<Answer, ModelError> {
     } else if last.contains("no receipt") {
         calls(&[("charge", json!({"cents": cents}))])
     } else if first.contains("how much?") {
-        says(&format!("Settled: {cents} cents."))
+        let aside = match cents {
+            5 => "\nOpen: Was there a discount?\nConfidence: 0.9",
+            _ => "",
+        };
+        says(&format!("Settled: {cents} cents.{aside}"))
     } else {
         says("Settled.")
     })
@@ -219,6 +223,18 @@ async fn a_goal_becomes_briefs_results_and_one_answer_that_cites_them() {
     assert_eq!(answer.text, "Both are settled [1], [2].");
     assert_eq!(answer.status, Completeness::Done);
     assert_eq!(answer.sources.len(), 2);
+    // What stays open, and how sure they are, comes up with the results and is none of their text.
+    assert_eq!(answer.open, ["Was there a discount?"]);
+    let mut sure: Vec<_> = answer
+        .sources
+        .iter()
+        .map(|source| source.confidence)
+        .collect();
+    sure.sort_by(|one, other| one.partial_cmp(other).unwrap());
+    assert_eq!(sure, [None, Some(0.9)]);
+    let last = planner.asked.lock().unwrap().last().unwrap().clone();
+    let told = ends(&last).0;
+    assert!(told.contains("\"result\": \"Settled: 5 cents.\""), "{told}");
     // What is cited has receipts, and they are there.
     let tasks = tasks(&engine, run).await;
     for source in &answer.sources {

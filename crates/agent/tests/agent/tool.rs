@@ -141,6 +141,8 @@ async fn a_mind_has_the_tools_that_it_was_granted_and_no_others() {
     let known = Some(("shop.lookup".to_owned(), EffectClass::Pure));
     assert_eq!(hands.known("shop_lookup"), known);
     assert_eq!(hands.known("other"), None);
+    // Its card says that nobody else wrote what it gives.
+    assert!(!hands.is_untrusted("shop_lookup") && hands.is_untrusted("other"));
     let arguments = json!({"order": 1});
     let looked_up = hands.make("shop_lookup", &arguments, "k").await;
     assert_eq!(looked_up, Ok(arguments.clone()));

@@ -31,6 +31,7 @@ fn after(forecast: &str) -> Ask {
         tool: "forecast".into(),
         text: forecast.into(),
         failed: false,
+        untrusted: false,
     };
     Ask {
         turns: vec![
