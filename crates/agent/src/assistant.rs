@@ -273,7 +273,8 @@ impl ChatHandler {
         let mind = Mind {
             bounds: Bounds {
                 rounds: planner.bounds.rounds.max(ROUNDS_DEFAULT),
-                calls: calls.unwrap_or(CALLS_DEFAULT),
+                // What one of them may spend does not bind who is none of them.
+                calls: calls.unwrap_or(CALLS_DEFAULT).max(planner.bounds.calls),
                 ..planner.bounds
             },
             ..planner.clone()

@@ -554,13 +554,8 @@ impl Capture {
         self.shared.kept().bytes.iter().copied().collect()
     }
 
-    /// The end of it, ready to follow a message; empty if there is nothing.
-    pub(crate) fn quoted(&self) -> String {
-        self.quoted_as(&str::to_owned)
-    }
-
-    /// The same of the text as `told` tells it.
-    fn quoted_as(&self, told: &dyn Fn(&str) -> String) -> String {
+    /// The end of it as `told` tells it, ready to follow a message; empty if there is nothing.
+    pub(crate) fn quoted_as(&self, told: &dyn Fn(&str) -> String) -> String {
         let bytes = self.bytes();
         let text = told(&String::from_utf8_lossy(&bytes));
         let text = text.trim();

@@ -207,6 +207,28 @@ impl Default for Budget {
     }
 }
 
+/// What one task of an agent may spend; what is not said is the crew's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct AgentBudget {
+    /// Tokens, read and written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Millionths of a US dollar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usd_micros: Option<u64>,
+    /// Calls of tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls: Option<u32>,
+}
+
+impl AgentBudget {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Who plans, delegates, watches and puts the results together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Supervisor {
@@ -249,6 +271,9 @@ pub struct Agent {
     pub tools: BTreeSet<String>,
     /// Its model's turns in one task; 12 when nothing is said.
     pub rounds: u32,
+    /// What one task of it may spend, where that is less than what its run may.
+    #[serde(skip_serializing_if = "AgentBudget::is_open")]
+    pub budget: AgentBudget,
     /// The JSON Schema of what comes of its briefs; text when nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,

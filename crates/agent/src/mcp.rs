@@ -6,7 +6,8 @@
 //! crew file says, whatever the server's annotations claim; arguments are checked here before it sees
 //! them, and its result against the schema that it promised; and all that it sends has a bound in
 //! bytes, entries and time. What it says of itself reaches models as a tool's description or a call's
-//! result, and nowhere else.
+//! result, and nowhere else. Secrets that it was given are taken out of all that it says where it is
+//! heard, before anything is cut.
 //!
 //! A server is started, or connected to, when one of its tools is first needed, and is shared by all
 //! agents of the crew. One that cannot be reached, or breaks off, is tried again at once, then after
@@ -24,7 +25,7 @@ mod listed;
 mod progress;
 
 use crate::crew::{Crew, McpServer, McpTool, McpWay};
-use crate::tool::command::{Revealed, redact, redacted, variables};
+use crate::tool::command::{Revealed, variables};
 use crate::tool::{ARGUMENTS_BYTES_MAX, Tell, Told, Tool, ToolCard, cut, fits, nobody};
 use async_trait::async_trait;
 use connection::{Broken, Connection};
@@ -275,21 +276,14 @@ impl Server {
     }
 
     async fn connect(&self) -> Result<Connection, String> {
-        let hidden = |revealed: &[Revealed], why: String| redacted(&why, revealed);
         match &self.settings.way {
             McpWay::Program { command, env, .. } => {
                 let (variables, revealed) = variables(env)?;
-                let begun = Connection::to_program(&self.folder, command, &variables).await;
-                let begun = begun.map(|connection| connection.keeping(revealed.clone()));
-                begun.map_err(|why| hidden(&revealed, why))
+                Connection::to_program(&self.folder, command, &variables, revealed).await
             }
             McpWay::Address { url, key } => {
                 let key = key.as_ref().map(Revealed::of).transpose()?;
-                let secret = key.as_ref().map(|key| key.secret.as_str());
-                let begun = Connection::to_address(url, secret).await;
-                let revealed: Vec<Revealed> = key.into_iter().collect();
-                let begun = begun.map(|connection| connection.keeping(revealed.clone()));
-                begun.map_err(|why| hidden(&revealed, why))
+                Connection::to_address(url, key).await
             }
         }
     }
@@ -396,12 +390,11 @@ impl Server {
             );
             return Err(Failure::permanent("tool.arguments", text));
         }
-        let mut result = match connection.call(tool, arguments, key, tell).await {
+        let result = match connection.call(tool, arguments, key, tell).await {
             Ok(result) => result,
             Err(broken) => return Err(self.ended(&connection, broken).await),
         };
         self.answered(&connection).await;
-        redact(&mut result.value, &connection.revealed);
         if result.is_error {
             let text = match &result.value {
                 Value::String(text) => text.clone(),
@@ -420,7 +413,6 @@ impl Server {
                 false => Err("no structured content".to_owned()),
             };
             if let Err(complaint) = promised {
-                let complaint = redacted(&complaint, &connection.revealed);
                 let text = format!(
                     "what “{tool}” of “{}” gave is not what it promises: {complaint}",
                     self.name
@@ -448,10 +440,10 @@ impl Server {
         }
     }
 
-    /// Why something broke, without secrets. A connection that is over is not used again.
+    /// Why something broke. A connection that is over is not used again.
     async fn put_away(&self, connection: &Arc<Connection>, broken: &Broken) -> String {
         let story = connection.story().await;
-        let why = redacted(&format!("{}{story}", broken.why), &connection.revealed);
+        let why = format!("{}{story}", broken.why);
         if broken.over {
             let mut line = self.line.lock().await;
             let held = line.connection.as_ref();
@@ -516,8 +508,7 @@ impl Tool for RemoteTool {
         let asked = async {
             let connection = self.server.connection().await?;
             let offer = self.server.offer(&connection, &self.tool).await?;
-            let description = redacted(&offer.description, &connection.revealed);
-            Ok::<_, Failure>((description, offer.input))
+            Ok::<_, Failure>((offer.description, offer.input))
         };
         let server = &self.server.name;
         match asked.await {

@@ -3,7 +3,7 @@
 //! One gate per provider, address and key, however many models and agents share it. Keys are read
 //! here, from the environment, and go nowhere but into the adapters.
 
-use crate::crew::{Agent, Crew, CrewModel};
+use crate::crew::{Agent, AgentBudget, Crew, CrewModel};
 use crate::gate::Gate;
 use crate::hands::{Granted, NoHands};
 use crate::mind::{Bounds, Mind, ROUNDS_DEFAULT, Seat};
@@ -39,6 +39,8 @@ pub fn muster(crew: &Crew) -> Result<Minds, ModelError> {
         bounds: Bounds {
             rounds: crew.supervisor.rounds,
             tokens: crew.budget.tokens,
+            // It calls nothing; an assistant that has everybody's tools may call so often.
+            calls: crew.budget.calls,
             ..PLANNER_BOUNDS
         },
     };
@@ -64,7 +66,7 @@ pub fn muster(crew: &Crew) -> Result<Minds, ModelError> {
                 instructions: String::new(),
                 seats: in_line(crew, &seats, &spawn.model),
                 hands: Arc::new(NoHands),
-                bounds: bounds(crew, ROUNDS_DEFAULT),
+                bounds: bounds(crew, ROUNDS_DEFAULT, &AgentBudget::default()),
             },
             toolbox: Arc::clone(&toolbox),
             approve: crew.approve.clone(),
@@ -147,16 +149,17 @@ fn mind(crew: &Crew, agent: &Agent, seats: &BTreeMap<&str, Seat>, toolbox: &Arc<
             tools: agent.tools.clone(),
             approve: crew.approve.clone(),
         }),
-        bounds: bounds(crew, agent.rounds),
+        bounds: bounds(crew, agent.rounds, &agent.budget),
     }
 }
 
-/// How far an agent may go with one task.
-fn bounds(crew: &Crew, rounds: u32) -> Bounds {
+/// How far an agent may go with one task: never further than its run.
+fn bounds(crew: &Crew, rounds: u32, own: &AgentBudget) -> Bounds {
+    let (run, most) = (&crew.budget, u64::MAX);
     Bounds {
         rounds,
-        calls: crew.budget.calls,
-        tokens: crew.budget.tokens,
-        usd_micros: crew.budget.usd_micros,
+        calls: run.calls.min(own.calls.unwrap_or(u32::MAX)),
+        tokens: run.tokens.min(own.tokens.unwrap_or(most)),
+        usd_micros: run.usd_micros.min(own.usd_micros.unwrap_or(most)),
     }
 }

@@ -3,7 +3,8 @@
 //! a crash, and for runs of long ago; the sum of the agents, and that of the types, is what the run's own
 //! account says.
 //!
-//! Deliberately absent: a bound on any of it. Budgets are the run's, and each brief has its share.
+//! Deliberately absent: a bound on any of it. Budgets are the run's and its agents', and each brief has
+//! its share.
 
 use crate::assistant::CHAT_KIND;
 use crate::mind::{Called, Receipt};

@@ -2,7 +2,7 @@
 
 use crate::error::CliError;
 use crate::output::{Output, counted, cut, duration, print, print_json, say, table};
-use agent::crew::{Crew, CrewError, FILE_DEFAULT, schema};
+use agent::crew::{AgentBudget, Crew, CrewError, FILE_DEFAULT, schema};
 use agent::mcp::Health;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -203,10 +203,11 @@ fn tell(file: &Path, crew: &Crew, servers: Option<&Servers>, output: Output) {
             agent.version.to_string(),
             model(&agent.model),
             agent.rounds.to_string(),
+            own_budget(&agent.budget),
             cut(&tools, 80),
         ]
     });
-    let heading = ["agent", "version", "model", "rounds", "tools"];
+    let heading = ["agent", "version", "model", "rounds", "budget", "tools"];
     print(&table(&heading, rows.collect()));
     for (name, health) in servers.into_iter().flatten() {
         print("");
@@ -241,6 +242,20 @@ fn tell_server(name: &str, health: &Health) {
             print(&format!("server      {name}, unavailable"));
             say(&format!("error: {}", cut(why, 400)));
         }
+    }
+}
+
+/// What one task of an agent may spend, where that is less than the crew's budget.
+fn own_budget(budget: &AgentBudget) -> String {
+    let parts = [
+        budget.tokens.map(|tokens| format!("{tokens} tokens")),
+        budget.usd_micros.map(|usd| format!("{} USD", dollars(usd))),
+        budget.calls.map(|calls| counted(calls as usize, "call")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    match parts.is_empty() {
+        true => "-".to_owned(),
+        false => parts.join(", "),
     }
 }
 

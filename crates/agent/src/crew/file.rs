@@ -146,6 +146,22 @@ pub(super) struct BudgetFile {
     pub(super) fan_out: Option<u32>,
 }
 
+/// What one task of an agent may spend; what is not said is bounded by the crew's budget, as all of it
+/// is.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AgentBudgetFile {
+    /// Tokens, read and written: 1 to 1000000000.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub(super) tokens: Option<u64>,
+    /// US dollars: 0.0001 to 100000.
+    #[schemars(range(min = 0.0001, max = 100_000))]
+    pub(super) usd: Option<f64>,
+    /// Calls of tools: 1 to 1000000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) calls: Option<u32>,
+}
+
 /// Who plans, delegates, watches and puts the results together.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -209,6 +225,8 @@ pub(super) struct AgentFile {
     /// Its model's turns in one task: 1 to 2000.
     #[schemars(range(min = 1, max = 2_000))]
     pub(super) rounds: Option<u32>,
+    /// What one task of it may spend, where that is less than what its run may.
+    pub(super) budget: Option<AgentBudgetFile>,
     /// A JSON Schema of what comes of its briefs; without it, text. An answer that does not satisfy it
     /// is sent back.
     pub(super) output: Option<Map<String, Value>>,

@@ -1,8 +1,8 @@
 //! What the schema cannot say: references, files, secrets, and the defaults.
 
 use super::file::{
-    AgentFile, ApiFile, BudgetFile, CommandFile, CrewFile, EffectFile, ModelFile, ModelSettings,
-    PriceFile, ServerFile, ShellFile, SpawnFile, SupervisorFile,
+    AgentBudgetFile, AgentFile, ApiFile, BudgetFile, CommandFile, CrewFile, EffectFile, ModelFile,
+    ModelSettings, PriceFile, ServerFile, ShellFile, SpawnFile, SupervisorFile,
 };
 use super::shape::{self, Mistake, shown};
 use super::tree::{Kind, Node, Place, escaped, parse, parse_bounded};
@@ -451,10 +451,7 @@ impl Resolver<'_> {
         let wall = wall.and_then(|text| self.duration("/budget/wall", text, WALL_TIME));
         Budget {
             tokens: written.tokens.unwrap_or(usual.tokens),
-            usd_micros: written.usd.map_or(usual.usd_micros, |usd| {
-                // At most a hundred thousand million: exact.
-                (usd * 1_000_000.0).round() as u64
-            }),
+            usd_micros: written.usd.map_or(usual.usd_micros, micros),
             calls: written.calls.unwrap_or(usual.calls),
             wall_ms: wall.map_or(usual.wall_ms, |wall| wall.as_millis() as u64),
             depth: written.depth.unwrap_or(usual.depth),
@@ -570,6 +567,7 @@ impl Resolver<'_> {
             instructions: instructions?,
             tools,
             rounds: written.rounds.unwrap_or(12),
+            budget: agent_budget(&written.budget.unwrap_or_default()),
             output,
         })
     }
@@ -1173,6 +1171,19 @@ impl Resolver<'_> {
             self.wrong(&at, "crew.schema", message, hint);
         }
     }
+}
+
+fn agent_budget(written: &AgentBudgetFile) -> AgentBudget {
+    AgentBudget {
+        tokens: written.tokens,
+        usd_micros: written.usd.map(micros),
+        calls: written.calls,
+    }
+}
+
+/// Millionths of a dollar: at most a hundred thousand million, which is exact.
+fn micros(usd: f64) -> u64 {
+    (usd * 1_000_000.0).round() as u64
 }
 
 fn effect(written: EffectFile) -> EffectClass {

@@ -1,11 +1,14 @@
 //! One connection to a server, from its start to its end.
+//!
+//! What a server says is told without the secrets that it was given, and they are taken out before a
+//! text is cut or quoted: half a secret is not known as one any more.
 
 use super::content::{Gave, gave};
 use super::listed::Listed;
 use super::progress::Progress;
 use super::{CALLS_AT_ONCE_MAX, KEY_FIELD, MESSAGE_BYTES_MAX};
 use crate::command::{Capture, DRAIN_TIME_MAX, Group, STDERR_BYTES_MAX, Surroundings, spawn};
-use crate::tool::command::Revealed;
+use crate::tool::command::{Revealed, redacted_part};
 use crate::tool::{STOP_TIME_MAX, Tell, cut};
 use reqwest::redirect::Policy;
 use rmcp::model::{
@@ -118,18 +121,22 @@ impl Connection {
         folder: &Path,
         command: &str,
         variables: &[(String, String)],
+        revealed: Vec<Revealed>,
     ) -> Result<Self, String> {
         let mut told = String::new();
         for lifecycle in [any_revision(), ClientLifecycleMode::Initialize] {
             let (process, read, write) = Process::start(folder, command, variables)?;
             let transport = AsyncRwTransport::new_client(read, write)
                 .with_max_line_length(MESSAGE_BYTES_MAX + 1);
-            let listener = Listener::default();
+            let listener = Listener::hiding(&revealed);
             match serve_client_with_lifecycle(listener.clone(), transport, lifecycle).await {
-                Ok(running) => return Ok(Self::begun(running, listener, Some(process)).await),
+                Ok(running) => {
+                    return Ok(Self::begun(running, listener, revealed, Some(process)).await);
+                }
                 Err(fault) => {
                     let ended = matches!(fault, ClientInitializeError::ConnectionClosed(_));
-                    told = format!("{}{}", begun_badly(&fault), process.story().await);
+                    let why = begun_badly(&fault, &revealed);
+                    told = format!("{why}{}", process.story(&revealed).await);
                     if !ended {
                         break;
                     }
@@ -140,7 +147,8 @@ impl Connection {
     }
 
     /// Speaks to what is at an address.
-    pub(super) async fn to_address(url: &str, key: Option<&str>) -> Result<Self, String> {
+    pub(super) async fn to_address(url: &str, key: Option<Revealed>) -> Result<Self, String> {
+        let revealed: Vec<Revealed> = key.into_iter().collect();
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIME)
             .redirect(same_address())
@@ -156,22 +164,23 @@ impl Connection {
             true => http.tls_certs_only([]),
             false => http,
         };
-        let http = http.build().map_err(|fault| causes(&fault))?;
+        let http = http.build().map_err(|fault| causes(&fault, &revealed))?;
         let mut config = StreamableHttpClientTransportConfig::with_uri(url);
         config.max_sse_event_size = MESSAGE_BYTES_MAX;
         config.max_concurrent_requests = CALLS_AT_ONCE_MAX;
-        config.auth_header = key.map(str::to_owned);
+        config.auth_header = revealed.first().map(|key| key.secret.clone());
         let transport = StreamableHttpClientTransport::with_client(http, config);
-        let listener = Listener::default();
+        let listener = Listener::hiding(&revealed);
         match serve_client_with_lifecycle(listener.clone(), transport, any_revision()).await {
-            Ok(running) => Ok(Self::begun(running, listener, None).await),
-            Err(fault) => Err(begun_badly(&fault)),
+            Ok(running) => Ok(Self::begun(running, listener, revealed, None).await),
+            Err(fault) => Err(begun_badly(&fault, &revealed)),
         }
     }
 
     async fn begun(
         running: RunningService<RoleClient, Listener>,
         heard: Listener,
+        revealed: Vec<Revealed>,
         process: Option<Process>,
     ) -> Self {
         let peer = running.peer();
@@ -192,17 +201,11 @@ impl Connection {
             running,
             process,
             listed: Mutex::default(),
-            revealed: Vec::new(),
+            revealed,
             heard,
             doubtful: AtomicBool::new(false),
             following,
         }
-    }
-
-    /// With what must not show.
-    pub(super) fn keeping(mut self, revealed: Vec<Revealed>) -> Self {
-        self.revealed = revealed;
-        self
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -232,7 +235,7 @@ impl Connection {
     /// What is known of its end, to follow a message.
     pub(super) async fn story(&self) -> String {
         match &self.process {
-            Some(process) if !self.is_open() => process.story().await,
+            Some(process) if !self.is_open() => process.story(&self.revealed).await,
             _ => String::new(),
         }
     }
@@ -242,10 +245,10 @@ impl Connection {
         let mut params = PaginatedRequestParams::default();
         params.cursor = page;
         let listed = self.running.peer().list_tools(Some(params)).await;
-        listed.map_err(broken)
+        listed.map_err(|fault| broken(fault, &self.revealed))
     }
 
-    /// Makes a call, once.
+    /// Makes a call, once. What comes of it is without secrets.
     pub(super) async fn call(
         &self,
         tool: &str,
@@ -260,6 +263,7 @@ impl Connection {
         params.meta = Some(meta);
         let request = CallToolRequest::new(params).into();
         let peer = self.running.peer();
+        let broken = |fault| broken(fault, &self.revealed);
         let sent = peer.send_request_with_option(request, PeerRequestOptions::no_options());
         let sent = sent.await.map_err(broken)?;
         let mut unanswered = Unanswered {
@@ -270,11 +274,11 @@ impl Connection {
         let progress = &self.heard.progress;
         let answer = tokio::select! {
             answer = sent.await_response() => answer,
-            never = progress.follow(&call, &self.revealed, tell) => match never {},
+            never = progress.follow(&call, tell) => match never {},
         };
         unanswered.call = None;
         match answer.map_err(broken)? {
-            ServerResult::CallToolResult(result) => Ok(gave(result)),
+            ServerResult::CallToolResult(result) => Ok(gave(result, &self.revealed)),
             ServerResult::InputRequiredResult(_) => {
                 let why = "it wants to ask a person or a model back, which it may not";
                 Err(Broken::refused(why.into(), false))
@@ -355,10 +359,19 @@ async fn follow(peer: Peer<RoleClient>, changes: Arc<AtomicU64>) {
 
 /// Our side of a connection: it hears that the list changed and how far calls are, and declines
 /// whatever it is asked.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Listener {
     changes: Arc<AtomicU64>,
     progress: Arc<Progress>,
+}
+
+impl Listener {
+    fn hiding(revealed: &[Revealed]) -> Self {
+        Self {
+            changes: Arc::default(),
+            progress: Arc::new(Progress::hiding(revealed.to_vec())),
+        }
+    }
 }
 
 impl ClientHandler for Listener {
@@ -381,51 +394,57 @@ impl ClientHandler for Listener {
     }
 }
 
-fn begun_badly(fault: &ClientInitializeError) -> String {
+/// As much of what a server said as is told. Its own library may have cut it already.
+fn said(text: &str, hidden: &[Revealed]) -> String {
+    cut(&redacted_part(text, hidden))
+}
+
+fn begun_badly(fault: &ClientInitializeError, hidden: &[Revealed]) -> String {
     use ClientInitializeError as E;
     match fault {
         E::ConnectionClosed(_) => "it ended before it answered".into(),
-        E::TransportError { error, .. } => match http(&*error.error) {
+        E::TransportError { error, .. } => match http(&*error.error, hidden) {
             Some(broken) => broken.why,
-            None => causes(error),
+            None => causes(error, hidden),
         },
-        E::JsonRpcError(error) => format!("it refuses to begin: {}", cut(&error.message)),
+        E::JsonRpcError(error) => format!("it refuses to begin: {}", said(&error.message, hidden)),
         E::NoCompatibleProtocolVersion { .. } => {
             "it speaks no revision of the protocol that is spoken here".into()
         }
-        E::LegacyFallbackFailed { fallback, .. } => begun_badly(fallback),
+        E::LegacyFallbackFailed { fallback, .. } => begun_badly(fallback, hidden),
         // Other faults show what was sent.
         _ => "it answered with something else than the beginning of a connection".into(),
     }
 }
 
-fn broken(fault: ServiceError) -> Broken {
+fn broken(fault: ServiceError, hidden: &[Revealed]) -> Broken {
     match fault {
         ServiceError::McpError(error) => {
-            let text = format!("it refuses: {} ({})", cut(&error.message), error.code.0);
+            let why = said(&error.message, hidden);
+            let text = format!("it refuses: {why} ({})", error.code.0);
             Broken::refused(text, false)
         }
-        ServiceError::TransportSend(error) => match http(&*error.error) {
+        ServiceError::TransportSend(error) => match http(&*error.error, hidden) {
             Some(broken) => broken,
-            None => Broken::off(causes(&error)),
+            None => Broken::off(causes(&error, hidden)),
         },
         ServiceError::TransportClosed => Broken::off("it broke off".into()),
         ServiceError::UnexpectedResponse => {
             Broken::protocol("it answered with something that is no answer to this".into())
         }
-        other => Broken::off(cut(&other.to_string())),
+        other => Broken::off(said(&other.to_string(), hidden)),
     }
 }
 
 /// What a fault on the way over HTTP means, if it is one.
-fn http(fault: &(dyn Error + 'static)) -> Option<Broken> {
+fn http(fault: &(dyn Error + 'static), hidden: &[Revealed]) -> Option<Broken> {
     use StreamableHttpError as E;
     let fault = fault.downcast_ref::<E<reqwest::Error>>()?;
     Some(match fault {
         E::Client(fault) if fault.is_connect() => {
-            Broken::unreachable(format!("there is no way to it: {}", causes(fault)))
+            Broken::unreachable(format!("there is no way to it: {}", causes(fault, hidden)))
         }
-        E::Client(fault) => Broken::off(causes(fault)),
+        E::Client(fault) => Broken::off(causes(fault, hidden)),
         E::AuthRequired(_) | E::InsufficientScope(_) => Broken::refused(
             "it wants another key than it was given (`key`)".into(),
             false,
@@ -434,22 +453,23 @@ fn http(fault: &(dyn Error + 'static)) -> Option<Broken> {
             Broken::refused("it is asked too much (HTTP 429)".into(), true)
         }
         E::HttpStatus(status) => Broken::off(format!("it answered with HTTP {}", status.status)),
-        E::UnexpectedServerResponse(text) => {
-            Broken::protocol(format!("it answered with no message: {}", cut(text)))
-        }
+        E::UnexpectedServerResponse(text) => Broken::protocol(format!(
+            "it answered with no message: {}",
+            said(text, hidden)
+        )),
         E::ResponseBodyTooLarge { .. } | E::Sse(_) => Broken::protocol(format!(
             "it sent too much at once, or no events: {}",
-            cut(&fault.to_string())
+            said(&fault.to_string(), hidden)
         )),
         E::UnexpectedContentType(_) | E::Deserialize(_) => {
-            Broken::protocol(cut(&fault.to_string()))
+            Broken::protocol(said(&fault.to_string(), hidden))
         }
-        _ => Broken::off(cut(&fault.to_string())),
+        _ => Broken::off(said(&fault.to_string(), hidden)),
     })
 }
 
 /// An error with what caused it, without the address, which may have a secret in it.
-fn causes(fault: &dyn Error) -> String {
+fn causes(fault: &dyn Error, hidden: &[Revealed]) -> String {
     let mut text = match fault.source() {
         Some(_) => String::new(),
         None => fault.to_string(),
@@ -461,7 +481,7 @@ fn causes(fault: &dyn Error) -> String {
             text = cause.to_string();
         }
     }
-    cut(&text)
+    said(&text, hidden)
 }
 
 /// A server's process. When this is dropped, it and all that it started are asked to end, and killed a
@@ -522,7 +542,7 @@ impl Process {
     }
 
     /// How it ended, if it did, and what it said on its standard error.
-    async fn story(&self) -> String {
+    async fn story(&self, hidden: &[Revealed]) -> String {
         // A process that closes its output is about to end.
         let ended = async {
             while self.story.ended().is_none() {
@@ -532,7 +552,9 @@ impl Process {
         let _ = timeout(DRAIN_TIME_MAX, ended).await;
         let _ = timeout(DRAIN_TIME_MAX, self.story.said.end()).await;
         let ended = self.story.ended().map(|how| format!(" ({how})"));
-        format!("{}{}", ended.unwrap_or_default(), self.story.said.quoted())
+        let said = &self.story.said;
+        let said = said.quoted_as(&|said| redacted_part(said, hidden));
+        format!("{}{said}", ended.unwrap_or_default())
     }
 }
 

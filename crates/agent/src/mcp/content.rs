@@ -3,6 +3,7 @@
 //! Text stays text and structured content stays JSON. Bytes are of no use to a model here, so images
 //! and the like become a word about what they were.
 
+use crate::tool::command::{Revealed, redact, redacted};
 use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
 use serde_json::{Value, json};
 
@@ -20,16 +21,19 @@ pub(super) struct Gave {
     pub(super) is_error: bool,
 }
 
-pub(super) fn gave(result: CallToolResult) -> Gave {
+/// What a call gave, without these secrets.
+pub(super) fn gave(result: CallToolResult, hidden: &[Revealed]) -> Gave {
     let is_error = result.is_error.unwrap_or(false);
-    if let Some(value) = result.structured_content.filter(|_| !is_error) {
+    if let Some(mut value) = result.structured_content.filter(|_| !is_error) {
+        redact(&mut value, hidden);
         return Gave {
             value,
             structured: true,
             is_error,
         };
     }
-    let mut blocks: Vec<Value> = result.content.into_iter().map(block).collect();
+    let blocks = result.content.into_iter();
+    let mut blocks: Vec<Value> = blocks.map(|block| told(block, hidden)).collect();
     let value = match blocks.len() {
         0 => Value::Null,
         1 => blocks.remove(0),
@@ -42,9 +46,11 @@ pub(super) fn gave(result: CallToolResult) -> Gave {
     }
 }
 
-fn block(block: ContentBlock) -> Value {
+fn told(block: ContentBlock, hidden: &[Revealed]) -> Value {
+    let word = |text: &str| word(text, hidden);
+    let bytes = |kind: &str, mime_type: &str, data: &str| bytes(kind, &word(mime_type), data);
     match block {
-        ContentBlock::Text(text) => Value::String(text.text),
+        ContentBlock::Text(text) => Value::String(redacted(&text.text, hidden)),
         ContentBlock::Image(image) => bytes("image", &image.mime_type, &image.data),
         ContentBlock::Audio(audio) => bytes("audio", &audio.mime_type, &audio.data),
         ContentBlock::Resource(embedded) => match embedded.resource {
@@ -55,7 +61,8 @@ fn block(block: ContentBlock) -> Value {
                 ..
             } => json!({
                 "kind": "resource", "uri": word(&uri),
-                "mime_type": mime_type.as_deref().map(word), "text": text,
+                "mime_type": mime_type.as_deref().map(word),
+                "text": redacted(&text, hidden),
             }),
             ResourceContents::BlobResourceContents {
                 uri,
@@ -80,11 +87,14 @@ fn block(block: ContentBlock) -> Value {
 /// What was left out. Three bytes are four letters of base 64.
 fn bytes(kind: &str, mime_type: &str, data: &str) -> Value {
     let bytes = data.trim_end_matches('=').len() * 3 / 4;
-    json!({"kind": kind, "mime_type": word(mime_type), "bytes": bytes, "left_out": true})
+    json!({"kind": kind, "mime_type": mime_type, "bytes": bytes, "left_out": true})
 }
 
-fn word(text: &str) -> String {
-    text.chars().take(WORD_CHARS_MAX).collect()
+fn word(text: &str, hidden: &[Revealed]) -> String {
+    redacted(text, hidden)
+        .chars()
+        .take(WORD_CHARS_MAX)
+        .collect()
 }
 
 /// As much of a refusal as is told.

@@ -1,9 +1,11 @@
-//! What a server lists: only what was granted is kept, the rest by its name.
+//! What a server lists: only what was granted is kept, the rest by its name. Secrets that it was given
+//! are taken out before anything is cut or compiled.
 
 use super::connection::{Broken, Connection};
 use super::{
     DESCRIPTION_CHARS_MAX, PAGES_MAX, SCHEMA_BYTES_MAX, TOOLS_MAX, TTL_DEFAULT, TTL_MAX, TTL_MIN,
 };
+use crate::tool::command::{Revealed, redact, redacted};
 use crate::tool::{compiled, cut};
 use jsonschema::Validator;
 use serde_json::{Map, Value};
@@ -46,6 +48,7 @@ impl Listed {
         whole: bool,
         changes: u64,
     ) -> Result<Self, Broken> {
+        let hidden = &connection.revealed;
         let (mut offers, mut names) = (BTreeMap::new(), BTreeSet::new());
         let (mut ttl, mut page) = (TTL_MAX, None);
         for _ in 0..PAGES_MAX {
@@ -62,9 +65,9 @@ impl Listed {
                     let output = tool.output_schema.map(Arc::unwrap_or_clone);
                     let input = Arc::unwrap_or_clone(tool.input_schema);
                     let said = tool.description.unwrap_or_default();
-                    offers.insert(name.clone(), Offer::of(&said, input, output));
+                    offers.insert(name.clone(), Offer::of(&said, input, output, hidden));
                 }
-                names.insert(name);
+                names.insert(redacted(&name, hidden));
             }
             page = listed.next_cursor;
             let all = !whole && offers.len() == wanted.len();
@@ -107,15 +110,17 @@ impl Offer {
         said: &str,
         mut input: Map<String, Value>,
         output: Option<Map<String, Value>>,
+        hidden: &[Revealed],
     ) -> Result<Self, String> {
         let kind = input.entry("type").or_insert_with(|| "object".into());
         if kind != "object" {
             return Err("its schema is not one of an object of arguments".into());
         }
-        let (input, accepts) = schema(input)?;
-        let promises = output.map(schema).transpose()?;
+        let (input, accepts) = schema(input, hidden)?;
+        let promises = output.map(|output| schema(output, hidden)).transpose()?;
         // Without what a terminal or a log would act on.
         let plain = |c: char| !c.is_control() || c == '\n' || c == '\t';
+        let said = redacted(said, hidden);
         let mut description: String = said.chars().filter(|c| plain(*c)).collect();
         if let Some((end, _)) = description.char_indices().nth(DESCRIPTION_CHARS_MAX) {
             description.truncate(end);
@@ -130,8 +135,12 @@ impl Offer {
     }
 }
 
-fn schema(said: Map<String, Value>) -> Result<(Value, Arc<Validator>), String> {
-    let schema = Value::Object(said);
+fn schema(
+    said: Map<String, Value>,
+    hidden: &[Revealed],
+) -> Result<(Value, Arc<Validator>), String> {
+    let mut schema = Value::Object(said);
+    redact(&mut schema, hidden);
     let bytes = schema.to_string().len();
     if bytes > SCHEMA_BYTES_MAX {
         return Err(format!(

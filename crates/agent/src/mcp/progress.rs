@@ -1,7 +1,8 @@
 //! How far calls are, as their server says.
 //!
 //! Only the last word on each call is kept, and only for calls under way: a server may say as much as
-//! it likes. What it says is somebody else's text, so it is one short line without control characters.
+//! it likes. What it says is somebody else's text, so it is one short line without control characters,
+//! and without the secrets that the server was given.
 
 use super::printable;
 use crate::tool::command::{Revealed, redacted};
@@ -16,20 +17,29 @@ use tokio::sync::Notify;
 const KEPT_MAX: usize = 64;
 
 /// What a server said of its calls.
-#[derive(Default)]
 pub(super) struct Progress {
+    /// What must not show.
+    hidden: Vec<Revealed>,
     last: Mutex<HashMap<ProgressToken, String>>,
     said: Notify,
 }
 
 impl Progress {
+    pub(super) fn hiding(hidden: Vec<Revealed>) -> Self {
+        Self {
+            hidden,
+            last: Mutex::default(),
+            said: Notify::new(),
+        }
+    }
+
     pub(super) fn note(&self, said: ProgressNotificationParam) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.len() == KEPT_MAX && !last.contains_key(&said.progress_token) {
             // Of calls that are over, mostly; it costs a word, and nothing else.
             last.clear();
         }
-        let text = line(&said);
+        let text = line(&said, &self.hidden);
         last.insert(said.progress_token, text);
         drop(last);
         self.said.notify_waiters();
@@ -41,17 +51,12 @@ impl Progress {
     }
 
     /// Tells what is said of a call, for ever.
-    pub(super) async fn follow(
-        &self,
-        call: &ProgressToken,
-        hidden: &[Revealed],
-        tell: &Tell,
-    ) -> Infallible {
+    pub(super) async fn follow(&self, call: &ProgressToken, tell: &Tell) -> Infallible {
         loop {
             let said = self.said.notified();
             match self.take(call) {
                 Some(text) => {
-                    tell(redacted(&text, hidden));
+                    tell(text);
                     tokio::time::sleep(PROGRESS_PAUSE).await;
                 }
                 None => said.await,
@@ -61,12 +66,15 @@ impl Progress {
 }
 
 /// `3 of 10: reading`.
-fn line(said: &ProgressNotificationParam) -> String {
+fn line(said: &ProgressNotificationParam, hidden: &[Revealed]) -> String {
     let mut line = said.progress.to_string();
     if let Some(total) = said.total {
         line = format!("{line} of {total}");
     }
-    match said.message.as_deref().map(printable) {
+    // A secret may have control characters, and may lie across the cut.
+    let message = said.message.as_deref();
+    let message = message.map(|message| printable(&redacted(message, hidden)));
+    match message {
         Some(message) if !message.is_empty() => format!("{line}: {}", cut(&message)),
         _ => line,
     }
@@ -90,11 +98,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_comes_to_its_last_words_and_is_kept_for_few_calls() {
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress::hiding(Vec::new()));
         let told: Arc<Mutex<Vec<String>>> = Arc::default();
         let hear = Arc::clone(&told);
         let tell: Tell = Arc::new(move |text| hear.lock().unwrap().push(text));
-        let follow = async { progress.follow(&token(1), &[], &tell).await };
+        let follow = async { progress.follow(&token(1), &tell).await };
         let flood = async {
             tokio::task::yield_now().await;
             for step in 0..=10 {

@@ -8,7 +8,7 @@
 //! Whoever asks to be left alone (`Retry-After`) is: until then the tools of that address are not
 //! available, whoever calls them.
 
-use super::command::{Revealed, redact, redacted};
+use super::command::{Revealed, redact, redacted_part};
 use super::openapi::{Form, KeyPlace, Operation, Parameter, ParameterPlace};
 use super::{RESULT_BYTES_MAX, Tool, ToolCard};
 use crate::crew::Api;
@@ -216,7 +216,8 @@ impl HttpTool {
         };
         match &mut told {
             Ok(value) => redact(value, &struck),
-            Err(failure) => failure.message = redacted(&failure.message, &struck),
+            // A refusal that is too long is cut where it ends.
+            Err(failure) => failure.message = redacted_part(&failure.message, &struck),
         }
         told
     }

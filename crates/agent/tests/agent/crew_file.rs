@@ -1,6 +1,8 @@
 //! Crew files: what they mean, and every mistake at its place.
 
-use agent::crew::{AGENTS_MAX, Budget, Crew, CrewError, EnvValue, FILE_BYTES_MAX, MISTAKES_MAX};
+use agent::crew::{
+    AGENTS_MAX, AgentBudget, Budget, Crew, CrewError, EnvValue, FILE_BYTES_MAX, MISTAKES_MAX,
+};
 use domain::record::EffectClass;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -95,6 +97,7 @@ agents:
     instructions_file: prompts/researcher.md
     tools: [files.read, shop.lookup]
     rounds: 5
+    budget: {tokens: 20000, usd: 0.25, calls: 7}
     output: {type: object, required: [found]}
 tools:
   shop.lookup:
@@ -130,6 +133,12 @@ policies: {approve: [shop.lookup]}
     assert_eq!((crew.supervisor.replans, crew.supervisor.rounds), (3, 20));
     let researcher = &crew.agents["researcher"];
     assert_eq!((researcher.version, researcher.rounds), (3, 5));
+    let own = AgentBudget {
+        tokens: Some(20_000),
+        usd_micros: Some(250_000),
+        calls: Some(7),
+    };
+    assert_eq!(researcher.budget, own);
     assert_eq!(researcher.instructions, "You find things out.");
     let form = serde_json::json!({"type": "object", "required": ["found"]});
     assert_eq!(researcher.output, Some(form));
@@ -160,6 +169,7 @@ fn what_is_left_out_has_a_default() {
         (clerk.model.as_str(), clerk.version, clerk.rounds),
         ("fast", 1, 12)
     );
+    assert!(clerk.budget.is_open());
     assert!(
         clerk.tools.is_empty(),
         "nothing is granted that is not said"
@@ -189,6 +199,8 @@ fn the_digest_changes_with_anything_that_counts_and_with_nothing_else() {
     assert_eq!(digest(&other, &text), first, "the folder does not count");
     assert_eq!(digest(&one, &format!("# a comment\n{text}")), first);
     assert_ne!(digest(&one, &text.replace("Answers", "Writes")), first);
+    let bound = text.replace("instructions_file", "budget: {calls: 3}, instructions_file");
+    assert_ne!(digest(&one, &bound), first);
     one.file("clerk.md", "Be long.");
     assert_ne!(digest(&one, &text), first, "instructions count");
     other.program("t.sh", "#!/bin/sh\necho 2\n");
@@ -323,6 +335,20 @@ fn each_kind_of_mistake_is_refused() {
         ),
         (clerk("instructions: a, rounds: 2001"), "crew.value"),
         (clerk("instructions: a, output: {type: 1}"), "crew.schema"),
+        (clerk("instructions: a, budget: 5"), "crew.type"),
+        (clerk("instructions: a, budget: {usd: 0}"), "crew.value"),
+        (clerk("instructions: a, budget: {tokens: 0}"), "crew.value"),
+        (clerk("instructions: a, budget: {tokens: 1.5}"), "crew.type"),
+        (
+            clerk("instructions: a, budget: {calls: 1000001}"),
+            "crew.value",
+        ),
+        (clerk("instructions: a, budget: {usd: cheap}"), "crew.type"),
+        // Time and plans are the run's.
+        (
+            clerk("instructions: a, budget: {wall: 10m}"),
+            "crew.unknown_key",
+        ),
         (clerk("instructions: a, model: slow"), "crew.reference"),
         (
             clerk("instructions: a, tools: [files.read]"),

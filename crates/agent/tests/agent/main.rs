@@ -14,6 +14,7 @@ mod mcp;
 mod mind;
 mod missing;
 mod model;
+mod own_budget;
 mod pattern;
 mod plan;
 mod planning;

@@ -102,6 +102,33 @@ fn load(folder: &Path, mcp: &str, grants: &[&str]) -> Result<Crew, String> {
     })
 }
 
+/// A secret that is not the same when it is quoted, and a part of which is known wherever it is.
+const TORN: &str = r#"bIrCh"wOoDs\pApEr'kItEs"#;
+
+/// Whether any five characters of the secret are in a text.
+fn shows_some(text: &str) -> bool {
+    let letters: Vec<char> = TORN.chars().collect();
+    let mut parts = letters.windows(5).map(String::from_iter);
+    parts.any(|part| text.contains(&part))
+}
+
+/// Runs a test in a process of its own that has this secret, unless this is that process already: the
+/// environment can be set safely only when a process starts.
+fn begun_with(variable: &str, secret: &str, name: &str) -> bool {
+    if std::env::var_os(variable).is_some() {
+        return true;
+    }
+    let again = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(variable, secret)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&again.stdout);
+    let passed = again.status.success() && said.contains("1 passed");
+    assert!(passed, "{again:?}");
+    false
+}
+
 #[track_caller]
 fn fails(result: Result<Value, Failure>, code: &str, said: &str) -> Failure {
     let failure = result.unwrap_err();

@@ -127,6 +127,44 @@ error[crew.value]: crew.yaml:8:13: `agents.clerk.rounds` is 0, but at least 1 is
 }
 
 #[test]
+fn an_agents_own_budget_is_shown_and_its_mistakes_are_told() {
+    let world = World::new();
+    let file = |budget: &str| {
+        format!(
+            "version: 1\nname: desk\nmodels: {{m: ollama/x}}\nagents:\n  clerk: {{description: d, instructions: i}}\n  runner:\n    description: d\n    instructions: i\n    budget: {budget}\n"
+        )
+    };
+    world.file("crew.yaml", file("{tokens: 20000, usd: 0.255, calls: 1}"));
+    let checked = world.run(&["crew", "check"]).ended(0).out;
+    let row = |agent: &str| {
+        checked
+            .lines()
+            .find(|line| line.starts_with(agent))
+            .unwrap()
+    };
+    let own = "20000 tokens, 0.255 USD, 1 call";
+    assert!(row("runner").contains(own), "{checked}");
+    assert!(!row("clerk").contains("USD"), "{checked}");
+    let document = world.run(&["crew", "check", "-o", "json"]);
+    let agents = &document.ended(0).document()["crew"]["agents"];
+    assert_eq!(agents["runner"]["budget"]["usd_micros"], 255_000);
+    assert!(agents["clerk"].get("budget").is_none(), "{agents}");
+
+    world.file("crew.yaml", file("{tokens: none, usd: 0, wall: 10m}"));
+    let told = world.run(&["crew", "check"]).ended(2).err;
+    for mistake in [
+        "crew.yaml:9:22: `agents.runner.budget.tokens` is the text “none”, but must be a whole number",
+        "help: Tokens, read and written: 1 to 1000000000.",
+        "crew.yaml:9:33: `agents.runner.budget.usd` is 0, but at least 0.0001 is needed",
+        "there is no key `wall` in `agents.runner.budget`",
+        "help: There are: calls, tokens, usd.",
+        "3 mistakes; nothing was run.",
+    ] {
+        assert!(told.contains(mistake), "{mistake}: {told}");
+    }
+}
+
+#[test]
 fn the_published_schema_is_that_of_the_program() {
     let printed = World::new().run(&["crew", "schema"]).ended(0).out;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/crew.schema.json");

@@ -1,12 +1,12 @@
 //! A crew of a file whose agents use the tools of MCP servers, from the goal to the answer.
 
-use super::PATIENCE;
 use super::peers::npm;
+use super::{PATIENCE, TORN, begun_with, shows_some};
 use crate::planning::{answered, ended, tasks};
 use agent::crew::Crew;
 use agent::muster::muster;
 use agent::planning::{Goal, graph, serve};
-use chargehand::{Api, Running, Worker};
+use chargehand::{Api, ApiRead, Running, Worker};
 use domain::command::RunStart;
 use domain::run::RunStatus;
 use domain::task::TaskStatus;
@@ -29,8 +29,12 @@ fn load(folder: &Path, mcp: &str, rules: &serde_json::Value) -> Crew {
 
 /// Runs a goal with one input to its end.
 async fn run(crew: &Crew) -> (RunView, Vec<TaskView>) {
-    let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
-    let worker = start(&engine, crew).await;
+    run_on(&Arc::new(Engine::open(&Place::Memory).unwrap()), crew).await
+}
+
+/// The same, on this engine.
+async fn run_on(engine: &Arc<Engine>, crew: &Crew) -> (RunView, Vec<TaskView>) {
+    let worker = start(engine, crew).await;
     let goal = Goal {
         goal: "What do the two orders cost?".into(),
         inputs: vec![json!({"orders": [19, 23]})],
@@ -47,10 +51,10 @@ async fn run(crew: &Crew) -> (RunView, Vec<TaskView>) {
         budget: None,
     };
     let run = engine.run_start(started).await.unwrap();
-    let view = tokio::time::timeout(PATIENCE, ended(&engine, run))
+    let view = tokio::time::timeout(PATIENCE, ended(engine, run))
         .await
         .unwrap();
-    let tasks = tasks(&engine, run).await;
+    let tasks = tasks(engine, run).await;
     worker.stop().await.unwrap();
     (view, tasks)
 }
@@ -121,4 +125,52 @@ async fn a_call_whose_server_dies_waits_for_a_person() {
     // It was made once, however often the task was tried.
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
     assert_eq!(log.matches("called act").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn no_part_of_a_secret_that_a_server_tears_is_in_a_task_or_an_event() {
+    let name = "mcp::crew::no_part_of_a_secret_that_a_server_tears_is_in_a_task_or_an_event";
+    if !begun_with("CHARGEHAND_SECRET_OF_THE_PRINTER", TORN, name) {
+        return;
+    }
+    for (mode, effect, status) in [
+        ("tears-said", "at_most_once", RunStatus::Failed),
+        ("tears-quoted", "at_most_once", RunStatus::Failed),
+        ("tears-refusal", "pure", RunStatus::Completed),
+        ("tears-failure", "pure", RunStatus::Completed),
+        ("tears-link", "pure", RunStatus::Completed),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let program = super::script("hostile.py");
+        let env = "env: {SHOP_KEY: secret://OF_THE_PRINTER}";
+        let mcp = format!(
+            "{{command: 'python3 {} {mode}', {env}, tools: {{sum: {{name: act, effect: {effect}}}}}}}",
+            program.display()
+        );
+        let mut rules = rules();
+        // Whatever comes of the call, it says so, and that is good enough.
+        rules["rules"][2] =
+            json!({"when": {"system_contains": "clerk"}, "answer": {"text": "So it is."}});
+        rules["rules"][0]["answer"]["text"] = json!(
+            json!({"briefs": [{
+                "agent": "clerk", "objective": "Add the two orders up", "inputs": [1],
+                "acceptance": [], "evidence": [],
+            }]})
+            .to_string()
+        );
+        rules["rules"][4]["answer"]["text"] = json!("So it is [1].");
+        let engine = Arc::new(Engine::open(&Place::Memory).unwrap());
+        let (view, tasks) = run_on(&engine, &load(folder.path(), &mcp, &rules)).await;
+        assert_eq!(view.status, status, "{mode}: {tasks:?}");
+        let events = engine.event_list(0, 10_000).await.unwrap();
+        let kept = json!({"run": view, "tasks": tasks, "events": events}).to_string();
+        // The server was called, and what it said was kept.
+        let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        assert!(log.contains("called act"), "{log}");
+        assert!(
+            kept.contains("nnnn") || kept.contains("secret://OF_THE_PRINTER"),
+            "{mode}: {kept}"
+        );
+        assert!(!shows_some(&kept), "{mode}: {kept}");
+    }
 }

@@ -16,6 +16,14 @@ OBJECT = {"type": "object"}
 LOG = open("log", "a", buffering=1)
 
 
+KEY = os.environ.get("SHOP_KEY", "")
+
+
+def before(most):
+    """So much that the key, after it, lies across a cut after so many characters."""
+    return "n" * (most - len(KEY) // 2)
+
+
 def send(message):
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
@@ -60,6 +68,16 @@ def tools(cursor):
     if MODE == "lies":
         promise = {"type": "object", "properties": {"n": {"type": "number"}}, "required": ["n"]}
         return [tool("act", outputSchema=promise), tool("echo", outputSchema=promise)], None
+    if MODE == "tears-list":
+        fault = {"type": "object", "properties": {"a": {"type": before(200) + KEY}}}
+        told = {"type": "object", "properties": {"a": {"description": KEY}}}
+        return [
+            tool("act", description=before(2_000) + KEY, inputSchema=told),
+            tool("echo", inputSchema=fault),
+            tool(KEY),
+        ], None
+    if MODE == "tears-promise":
+        return [tool("act", outputSchema={"type": "object", "required": [before(200) + KEY]})], None
     if MODE == "harmless":
         claims = {"readOnlyHint": True, "idempotentHint": True, "destructiveHint": False}
         return [tool("act", annotations=claims)], None
@@ -113,6 +131,28 @@ def act(to):
         send({"jsonrpc": "2.0", "id": to["id"], "error": {"code": -32603, "message": "no " * 10_000}})
     elif MODE == "errs":
         text(to, "no such order " * 1_000, isError=True)
+    elif MODE == "tears-said":
+        print(KEY + before(400), file=sys.stderr, flush=True)
+        sys.exit(3)
+    elif MODE == "tears-quoted":
+        print(json.dumps({"key": KEY}), file=sys.stderr, flush=True)
+        sys.exit(3)
+    elif MODE == "tears-refusal":
+        send({"jsonrpc": "2.0", "id": to["id"], "error": {"code": -32603, "message": before(200) + KEY}})
+    elif MODE == "tears-failure":
+        text(to, before(2_000) + KEY, isError=True)
+    elif MODE == "tears-promise":
+        answer(to, {"content": [], "structuredContent": {}})
+    elif MODE == "tears-link":
+        link = {"type": "resource_link", "uri": "note://" + before(493) + KEY, "name": before(500) + KEY}
+        image = {"type": "image", "mimeType": before(500) + KEY, "data": ""}
+        answer(to, {"content": [link, image, {"type": "text", "text": json.dumps([KEY])}]})
+    elif MODE == "tears-progress":
+        token = to["params"]["_meta"]["progressToken"]
+        while not os.path.exists("heard"):
+            send({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": token, "progress": 1, "message": before(200) + KEY}})
+            time.sleep(0.02)
+        text(to, "done")
     elif MODE == "secret":
         text(to, os.environ["SHOP_KEY"] + " " + ",".join(sorted(os.environ)))
     elif MODE == "injects":
@@ -139,6 +179,8 @@ if MODE == "children":
     # Who is only asked to end does not.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 LOG.write(f"pid {os.getpid()}\ngroup {os.getpgrp()}\n")
+if MODE == "tears-start":
+    sys.exit(KEY + before(400))
 if MODE == "crashes":
     sys.exit(f"no configuration for {os.environ.get('SHOP_KEY')}")
 deaf = False

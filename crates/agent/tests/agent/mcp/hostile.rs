@@ -1,11 +1,12 @@
 //! Servers that misbehave: whatever they do, a call comes back, in bounds and in words, and what they
 //! started is gone.
 
-use super::{Bench, PATIENCE, available, fails, script};
+use super::{Bench, PATIENCE, TORN, available, begun_with, fails, script, shows_some};
 use agent::mcp::{CALLS_AT_ONCE_MAX, DESCRIPTION_CHARS_MAX, Health, PAGES_MAX, TOOLS_MAX};
 use rustix::process::{Pid, test_kill_process};
 use serde_json::json;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// With the tools `act` and `echo` of a server that misbehaves so.
@@ -467,21 +468,12 @@ async fn calls_beyond_the_bound_wait_for_those_under_way() {
     assert_eq!(times(&bench, "too many"), 0);
 }
 
-/// The environment of a process can be set safely only when it starts: so this test starts itself again.
 #[tokio::test]
 async fn a_server_sees_its_own_variables_and_its_secrets_show_nowhere() {
     const VARIABLE: &str = "CHARGEHAND_SECRET_OF_THE_SHOP";
     const SECRET: &str = "correct horse battery";
     let name = "mcp::hostile::a_server_sees_its_own_variables_and_its_secrets_show_nowhere";
-    if std::env::var_os(VARIABLE).is_none() {
-        let again = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env(VARIABLE, SECRET)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&again.stdout);
-        let passed = again.status.success() && said.contains("1 passed");
-        assert!(passed, "{again:?}");
+    if !begun_with(VARIABLE, SECRET, name) {
         return;
     }
     let unset = bench("secret", ", env: {SHOP_KEY: secret://NOT_SET_ANYWHERE}");
@@ -520,4 +512,80 @@ async fn a_server_sees_its_own_variables_and_its_secrets_show_nowhere() {
         why.contains("no configuration") && !why.contains(SECRET),
         "{why}"
     );
+}
+
+const TORN_VARIABLE: &str = "CHARGEHAND_SECRET_OF_THE_PRINTER";
+const TORN_ENV: &str = ", effect: pure, env: {SHOP_KEY: secret://OF_THE_PRINTER}";
+
+#[tokio::test]
+async fn no_part_of_a_secret_is_left_where_what_a_server_says_is_cut_or_quoted() {
+    let name =
+        "mcp::hostile::no_part_of_a_secret_is_left_where_what_a_server_says_is_cut_or_quoted";
+    if !begun_with(TORN_VARIABLE, TORN, name) {
+        return;
+    }
+    for (mode, code, said) in [
+        ("tears-said", "mcp.broken", "nnnn"),
+        ("tears-quoted", "mcp.broken", "secret://OF_THE_PRINTER"),
+        ("tears-start", "mcp.unreachable", "nnnn"),
+        ("tears-refusal", "mcp.refused", "nnnn"),
+        ("tears-failure", "tool.failed", "nnnn"),
+        ("tears-promise", "tool.output", "nnnn"),
+    ] {
+        let bench = bench(mode, TORN_ENV);
+        let failure = fails(bench.call("shop.act", json!({})).await, code, said);
+        assert!(!shows_some(&failure.message), "{mode}: {failure:?}");
+    }
+    let bench = bench("tears-start", TORN_ENV);
+    let health = format!("{:?}", bench.server("shop", &[]).health().await);
+    assert!(health.contains("nnnn") && !shows_some(&health), "{health}");
+
+    // What it lists is what models are told.
+    let bench = of("tears-list", TORN_ENV, &["shop.act", "shop.echo"]);
+    let told = format!("{:?}", bench.told().await);
+    assert!(told.contains("nnnn") && !shows_some(&told), "{told}");
+    let called = bench.call("shop.echo", json!({})).await;
+    let failure = fails(called, "mcp.schema", "its schema is none");
+    assert!(!shows_some(&failure.message), "{failure:?}");
+    let health = bench
+        .server("shop", &["act", "echo", "gone"])
+        .health()
+        .await;
+    let health = format!("{health:?}");
+    assert!(health.contains("secret://OF_THE_PRINTER"), "{health}");
+    assert!(!shows_some(&health), "{health}");
+
+    // And what a call gives, where it is made shorter.
+    let bench = of("tears-link", TORN_ENV, &["shop.act"]);
+    let gave = bench.call("shop.act", json!({})).await.unwrap().to_string();
+    assert!(gave.contains("secret://OF_THE_PRINTER"), "{gave}");
+    assert!(gave.contains("nnnn") && !shows_some(&gave), "{gave}");
+}
+
+#[tokio::test]
+async fn no_part_of_a_secret_is_told_with_how_far_a_call_is() {
+    let name = "mcp::hostile::no_part_of_a_secret_is_told_with_how_far_a_call_is";
+    if !begun_with(TORN_VARIABLE, TORN, name) {
+        return;
+    }
+    let bench = bench("tears-progress", TORN_ENV);
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let hear = Arc::clone(&told);
+    let heard = bench.folder.path().join("heard");
+    let tell = Arc::new(move |text| {
+        hear.lock().unwrap().push(text);
+        std::fs::write(&heard, "").unwrap();
+    });
+    let arguments = json!({});
+    let called = bench
+        .hands
+        .make_telling("shop.act", &arguments, "key-1", tell);
+    let called = tokio::time::timeout(PATIENCE, called).await.unwrap();
+    assert_eq!(called, Ok(json!("done")));
+    let told = told.lock().unwrap();
+    assert!(
+        told[0].starts_with("1: nnnn") && told[0].ends_with('…'),
+        "{told:?}"
+    );
+    assert!(!told.iter().any(|text| shows_some(text)), "{told:?}");
 }
