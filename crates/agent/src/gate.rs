@@ -19,6 +19,7 @@
 
 use crate::model::{Answer, Ask, Delta, Fault, Listener, Model, ModelError};
 use domain::id::RunId;
+use futures_util::future::BoxFuture;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -102,6 +103,18 @@ pub struct Standing {
     /// Those who wait.
     pub waiting: u32,
 }
+
+/// What was tried so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    /// Requests that were made.
+    pub tries: u32,
+    /// Of those, the ones that may have been paid for although no answer came.
+    pub lost: u32,
+}
+
+/// Whether a request may be made once more.
+pub type May<'a> = dyn Fn(Tried) -> BoxFuture<'a, bool> + Send + Sync + 'a;
 
 /// What came of a question.
 #[derive(Debug, Clone, PartialEq)]
@@ -551,6 +564,19 @@ impl Gate {
         until: Instant,
         listener: &mut Listener<'_>,
     ) -> Asked {
+        let always = |_| -> BoxFuture<'_, bool> { Box::pin(std::future::ready(true)) };
+        self.ask_while(party, ask, until, listener, &always).await
+    }
+
+    /// As [`ask`](Self::ask), asking again only when that `may` be: it is told what was tried so far.
+    pub async fn ask_while(
+        &self,
+        party: Party,
+        ask: &Ask,
+        until: Instant,
+        listener: &mut Listener<'_>,
+        may: &May<'_>,
+    ) -> Asked {
         let mut last = ModelError::new(Fault::Limited, "no turn came in time at the provider");
         let mut lost = 0;
         for tries in 0..TRIES_MAX {
@@ -581,6 +607,13 @@ impl Gate {
                     let wait = error.retry_after.unwrap_or_else(|| backoff(tries));
                     let next = Instant::now() + wait;
                     if next >= until {
+                        return asked(Err(error), tries + 1, lost);
+                    }
+                    let so_far = Tried {
+                        tries: tries + 1,
+                        lost,
+                    };
+                    if !may(so_far).await {
                         return asked(Err(error), tries + 1, lost);
                     }
                     last = error;

@@ -21,7 +21,7 @@ mod envelope;
 mod turn;
 
 pub use brief::{Brief, Judge};
-pub use call::{CALLS_AT_ONCE_MAX, REPEATS_MAX, SHOWN_BYTES_MAX};
+pub use call::{APPROVAL, CALLS_AT_ONCE_MAX, REPEATS_MAX, SHOWN_BYTES_MAX};
 pub(crate) use call::{Called, Receipt};
 pub use envelope::{Came, Completeness, Envelope, Evidence, Spend};
 pub use turn::Seat;
@@ -53,7 +53,7 @@ pub const TASK_TOKENS_DEFAULT: u64 = 200_000;
 /// Times that an answer which does not fit the wanted form is sent back.
 pub const REPAIRS_MAX: u32 = 2;
 /// How long a task rests that waits for a person; an answer wakes it.
-const PERSON_PATIENCE: Duration = Duration::from_secs(3_600);
+pub(crate) const PERSON_PATIENCE: Duration = Duration::from_secs(3_600);
 /// Before the attempt's own deadline: time to hand over what there is.
 const MARGIN: Duration = Duration::from_secs(1);
 

@@ -317,6 +317,21 @@ impl Context {
         self.run_step(key, effect, Some(cost), run).await
     }
 
+    /// Says, while a step goes on, that it is going to cost this in all, not what was said when it
+    /// began: because it has to be tried again, say.
+    ///
+    /// # Errors
+    /// `budget.exhausted` when the budget of the task's run does not allow it: then what was said
+    /// before holds.
+    pub async fn reserve(&self, key: &str, effect: EffectClass, cost: Cost) -> Result<(), Failure> {
+        if self.assignment.run_id.is_none() {
+            return Ok(());
+        }
+        let key: Name = key.parse()?;
+        self.tell(&key, effect, &RecordState::Intended, Some(cost))
+            .await
+    }
+
     /// Whether a step has its outcome: what an earlier attempt did is read, not done.
     pub fn is_done(&self, key: &str) -> bool {
         let state = key
@@ -324,6 +339,22 @@ impl Context {
             .ok()
             .and_then(|key: Name| self.records.get(&key));
         matches!(state, Some((_, RecordState::Done { .. })))
+    }
+
+    /// A step that may have happened and must not be done again before somebody has said how it was,
+    /// if there is one.
+    pub fn in_doubt(&self) -> Option<Name> {
+        let known = self
+            .records
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_open = |(effect, state): &Known| {
+            matches!(state, RecordState::InDoubt) && !effect.is_repeatable()
+        };
+        known
+            .iter()
+            .find_map(|(key, known)| is_open(known).then(|| key.clone()))
     }
 
     /// What there is to say of a step without doing it.

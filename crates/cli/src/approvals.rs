@@ -3,6 +3,7 @@
 use crate::error::CliError;
 use crate::output::{Output, cut, print, print_json, table};
 use crate::target::Target;
+use agent::mind::APPROVAL;
 use domain::id::{RunId, TaskId};
 use domain::json::Json;
 use domain::name::Name;
@@ -54,8 +55,8 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
                 Output::Text if waiting.is_empty() => print("Nothing waits for a person."),
                 Output::Text => {
                     let rows = waiting.iter().filter_map(|task| {
-                        let (_, why) = asks(task)?;
-                        Some(vec![task.task_id.to_string(), cut(why, 400)])
+                        let (_, why) = waits(task)?;
+                        Some(vec![task.task_id.to_string(), cut(why, 500)])
                     });
                     print(&table(&["task", "what"], rows.collect()));
                 }
@@ -68,11 +69,16 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
 }
 
 /// The step of a task that waits for a person, and for what.
-pub(crate) fn asks(task: &TaskView) -> Option<(&Name, &str)> {
+fn waits(task: &TaskView) -> Option<(&Name, &str)> {
     match task.waits_for.as_ref()? {
         Waits::AwaitingHuman { step, why } => Some((step, why)),
         _ => None,
     }
+}
+
+/// The same where it is a yes that is waited for, and not what became of a call.
+pub(crate) fn asks(task: &TaskView) -> Option<(&Name, &str)> {
+    waits(task).filter(|(step, _)| step.as_str().starts_with(APPROVAL))
 }
 
 async fn waiting(api: &dyn ApiRead) -> Result<Vec<TaskView>, CliError> {
@@ -84,7 +90,7 @@ async fn waiting(api: &dyn ApiRead) -> Result<Vec<TaskView>, CliError> {
     };
     loop {
         let page = api.task_list(query.clone()).await?;
-        waiting.extend(page.items.into_iter().filter(|task| asks(task).is_some()));
+        waiting.extend(page.items.into_iter().filter(|task| waits(task).is_some()));
         match page.next {
             Some(next) => query.after = Some(next.parse()?),
             None => return Ok(waiting),
@@ -121,6 +127,13 @@ pub(crate) async fn answer(
     task: &TaskView,
     refused: Option<&str>,
 ) -> Result<(), CliError> {
+    if let (None, Some((_, why))) = (asks(task), waits(task)) {
+        return Err(CliError::caller(
+            "task.state",
+            format!("a yes does not say how it was: {} {why}", task.task_id),
+            "Find out whether the call happened, and say it with `chargehand tasks resolve`.",
+        ));
+    }
     let Some((step, _)) = asks(task) else {
         return Err(CliError::caller(
             "task.state",

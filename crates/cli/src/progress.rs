@@ -196,8 +196,13 @@ impl View {
                 if failure.code == "attempt.deferred" {
                     // That it waits for its provider is no news to whoever waits for the run.
                     if failure.message.starts_with("waits for a person") {
-                        let (task, message) = (lease.task, cut(&failure.message, 400));
-                        self.note(&format!("{task} {message}"));
+                        let (task, message) = (lease.task, cut(&failure.message, 500));
+                        let label = self.label(task);
+                        self.note(&format!("{label} {message}"));
+                        if message.starts_with("waits for a person's yes") {
+                            self.note(&format!("say it with `chargehand approvals yes {task}`"));
+                        }
+                        self.note("  from elsewhere, where a server has the store; or else Ctrl-C first, and `chargehand resume` after");
                     }
                     self.line(&lease.worker, None, 0);
                     return;

@@ -318,6 +318,8 @@ fn accepts(known: Option<&Record>, new: &NewRecord, attempt: u32) -> Result<bool
     match (&known.state, &new.state) {
         (Done { output: kept }, Done { output }) if kept == output => Ok(false),
         (Done { .. }, _) => Err(refused(known, "it is final")),
+        // The same try is going to cost something else than was said.
+        (Intended, Intended) if says_again => Ok(wanted(new) != known.held),
         _ if says_again => Ok(false),
         (InDoubt, InDoubt) => Ok(false),
         (Failed { .. }, _) => begins(new),
@@ -439,7 +441,7 @@ pub(crate) fn note(
         return Decision::refuse(error);
     }
     let run = task.spec.of.as_ref().map(|of| of.run);
-    let dues = dues(task.record(&new.key), new);
+    let dues = dues(task.record(&new.key), new, lease.attempt);
     let account = run.and_then(|run| state.account(&run));
     if let (RecordState::Intended, Some(cost), Some(account)) = (&new.state, &new.cost, account)
         && let Err(error) = account.before_holding(dues).admit(cost, now)
@@ -463,15 +465,23 @@ pub(crate) fn note(
     }
 }
 
+/// What a step is going to cost, as far as it says.
+fn wanted(new: &NewRecord) -> Amount {
+    new.cost.map(|cost| cost.amount).unwrap_or_default()
+}
+
 /// What this word about a step moves on the accounts.
-fn dues(known: Option<&Record>, new: &NewRecord) -> Dues {
+fn dues(known: Option<&Record>, new: &NewRecord, attempt: u32) -> Dues {
     let before = known.map(|known| known.held).unwrap_or_default();
     let told = new.cost.map(|cost| cost.amount);
+    let same_try =
+        known.is_some_and(|known| known.attempt == attempt && known.state == RecordState::Intended);
     match &new.state {
         RecordState::Intended => Dues {
-            held: told.unwrap_or_default(),
+            held: wanted(new),
             released: before,
             spent: match new.effect {
+                _ if same_try => Amount::default(),
                 // The same key is the same purchase, however often it is asked for.
                 EffectClass::Keyed => Amount::default(),
                 // Done again, because nobody knows what came of it: that one counts as bought.

@@ -1203,6 +1203,20 @@ pub(crate) fn reopen_for(state: &State, task: &Task) -> Vec<Event> {
         .collect()
 }
 
+/// Refuses to do a task of a run again that has completed without it: nobody would wait for it.
+pub(crate) fn may_go_on(state: &State, task: &Task) -> Result<(), Error> {
+    let run = task.spec.of.as_ref().and_then(|of| state.run(&of.run));
+    match run.filter(|run| run.status() == RunStatus::Completed) {
+        None => Ok(()),
+        Some(run) => {
+            let text = format!("{} has completed without {}", run.id, task.id);
+            Err(Error::new(Code::RunState, text).hint(
+                "What it made does not change any more; start a run anew for what is missing.",
+            ))
+        }
+    }
+}
+
 fn unknown(run: &RunId) -> Error {
     Error::new(Code::RunUnknown, format!("there is no run {run}"))
 }

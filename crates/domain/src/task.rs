@@ -1327,6 +1327,9 @@ pub(crate) fn redrive(state: &State, task: &TaskId) -> Decision {
     };
     match task.status() {
         TaskStatus::Failed | TaskStatus::Cancelled => {
+            if let Err(error) = crate::run::may_go_on(state, task) {
+                return Decision::refuse(error);
+            }
             let mut events = crate::run::reopen_for(state, task);
             events.push(redriven(state, task));
             Decision {
@@ -1376,6 +1379,9 @@ pub(crate) fn reassign(state: &State, task: &TaskId, to: &Address, now: Time) ->
             }
         }
         TaskStatus::Failed | TaskStatus::Cancelled => {
+            if let Err(error) = crate::run::may_go_on(state, task) {
+                return Decision::refuse(error);
+            }
             events.extend(crate::run::reopen_for(state, task));
             events.push(redriven(state, task));
         }

@@ -20,6 +20,8 @@ pub const SHOWN_BYTES_MAX: usize = 32 * 1024;
 pub const REPEATS_MAX: u32 = 3;
 /// Harmless calls of one answer that are made at the same time.
 pub const CALLS_AT_ONCE_MAX: usize = 8;
+/// How the key of a step begins that holds a person's yes or no.
+pub const APPROVAL: &str = "approval";
 /// Bytes of a call's arguments that a person is shown.
 const ASKED_BYTES_MAX: usize = 2_000;
 
@@ -218,7 +220,7 @@ impl Working<'_> {
         let mut arguments = call.arguments.to_string();
         arguments.truncate(arguments.floor_char_boundary(ASKED_BYTES_MAX));
         let reason = format!("waits for a person's yes to {name} {arguments}{why}");
-        let key = key("approval", self.spend.calls, digest);
+        let key = key(APPROVAL, self.spend.calls, digest);
         let asks = || async { Err(Failure::in_doubt("nobody has said yes or no")) };
         match self.task.step(&key, EffectClass::AtMostOnce, asks).await {
             Ok(said) if said["approved"] == true => Ok(Approval::Yes),

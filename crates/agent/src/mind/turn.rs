@@ -4,13 +4,14 @@
 //! to be had, a shorter answer is asked for, down to one that is worth nothing.
 
 use super::{Came, Mind, Working, account, is_broke, key, read};
-use crate::gate::{Asked, Circuit, Gate};
+use crate::gate::{Asked, Circuit, Gate, Tried};
 use crate::model::price::Price;
 use crate::model::{Answer, Ask, Delta, Fault, ModelError, ToolSpec, Turn, Usage, answer_tokens};
 use crate::voice::Voice;
 use chargehand::{Context, EffectClass};
 use domain::budget::{Account, Amount, Cost};
 use domain::task::Failure;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -214,7 +215,14 @@ impl Working<'_> {
             let (task, ask) = (self.task, &mut *ask);
             let outcome = task
                 .step_costing(key, EffectClass::Pure, cost, move || {
-                    answered(mind, task, ask, until, input, output)
+                    let asking = Limits {
+                        key,
+                        until,
+                        input,
+                        output,
+                        last,
+                    };
+                    answered(mind, task, ask, asking)
                 })
                 .await;
             match outcome {
@@ -288,16 +296,48 @@ impl Mind {
     }
 }
 
-/// Asks the first model, and the next one where the first cannot answer, for at most `output` tokens;
-/// says what it cost, with what may have been paid for unanswered.
+/// Within what a question is asked.
+struct Limits<'a> {
+    /// The key of its step.
+    key: &'a str,
+    until: Instant,
+    /// Tokens of the question.
+    input: u64,
+    /// Tokens of the answer, at most.
+    output: u64,
+    /// These are last words.
+    last: bool,
+}
+
+/// Asks the first model, and the next one where the first cannot answer; says what it cost, with what
+/// may have been paid for unanswered. Each request but the first is reserved before it is made.
 async fn answered(
     mind: &Mind,
     task: &Context,
     ask: &mut Ask,
-    until: Instant,
-    input: u64,
-    output: u64,
+    limits: Limits<'_>,
 ) -> (Result<Value, Failure>, Amount) {
+    let Limits {
+        key,
+        until,
+        input,
+        output,
+        last: is_last,
+    } = limits;
+    let unanswered = |seat: &Seat, tried: Tried| Amount {
+        calls: tried.tries.into(),
+        ..seat.cost(&Usage {
+            input_tokens: input.saturating_mul(tried.lost.into()),
+            ..Usage::default()
+        })
+    };
+    let one_more = |spent: Amount| -> BoxFuture<'_, bool> {
+        let cost = Cost {
+            amount: spent.plus(mind.most(input, output)),
+            last: is_last,
+        };
+        Box::pin(async move { task.reserve(key, EffectClass::Pure, cost).await.is_ok() })
+    };
     let mut voice = Voice::of(task);
     let party = task.assignment().run_id;
     let mut last = ModelError::new(Fault::Refused, "the agent has no model");
@@ -307,22 +347,20 @@ async fn answered(
         ask.model.clone_from(&seat.model);
         ask.tokens_max = u32::try_from(seat.answer_tokens().min(output)).unwrap_or(u32::MAX);
         ask.temperature = seat.temperature;
+        if requests > 0 && !one_more(spent).await {
+            break;
+        }
         let mut hear = |delta: Delta<'_>| voice.hear(&delta);
+        let may = |tried| one_more(spent.plus(unanswered(seat, tried)));
+        let asked = seat.gate.ask_while(party, ask, until, &mut hear, &may);
         let Asked {
             outcome,
             tries,
             lost,
-        } = seat.gate.ask(party, ask, until, &mut hear).await;
+        } = asked.await;
         requests += tries;
         voice.end(outcome.is_ok());
-        let unheard = Usage {
-            input_tokens: input.saturating_mul(lost.into()),
-            ..Usage::default()
-        };
-        spent = spent.plus(Amount {
-            calls: tries.into(),
-            ..seat.cost(&unheard)
-        });
+        spent = spent.plus(unanswered(seat, Tried { tries, lost }));
         match outcome {
             Ok(answer) => {
                 let cost = Amount {

@@ -1,9 +1,11 @@
 //! Work: a brief is done by the agent it names, and checked by a mind that has not seen how.
 
 use super::{Delegation, Minds, REFUSALS_MAX, SUPERVISOR, Short, aside, ended, input, whole};
-use crate::mind::{Brief, Completeness, Envelope};
+use crate::mind::{Brief, Completeness, Envelope, PERSON_PATIENCE};
 use async_trait::async_trait;
 use chargehand::{Context, Ended, Handler};
+use domain::error::Code;
+use domain::name::Name;
 use domain::task::Failure;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -33,7 +35,30 @@ pub struct WorkHandler(pub Arc<Minds>);
 #[async_trait]
 impl Handler for WorkHandler {
     async fn run(&self, task: Context) -> Ended {
-        ended(self.work(&task).await)
+        match self.work(&task).await {
+            // Whether a call happened is for a person to find out; the run waits for their word.
+            Err(Short::Failed(failure)) if failure.code == Code::RecordInDoubt.as_str() => {
+                match task.in_doubt() {
+                    Some(step) => waits(&task, &step, &failure),
+                    None => Ended::Failed(failure),
+                }
+            }
+            outcome => ended(outcome),
+        }
+    }
+}
+
+/// Gives the worker back until somebody has said how a step was.
+fn waits(task: &Context, step: &Name, failure: &Failure) -> Ended {
+    let id = task.assignment().task_id;
+    let reason = format!(
+        "waits for a person's word on {step} ({}): `chargehand tasks resolve {id} {step} --done RESULT`, or \
+         `--not-done WHY` and it is made again",
+        failure.message
+    );
+    Ended::Later {
+        after: PERSON_PATIENCE,
+        reason,
     }
 }
 

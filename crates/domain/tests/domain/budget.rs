@@ -166,6 +166,33 @@ fn a_step_of_which_nobody_heard_again_counts_as_spent_when_it_is_done_again() {
     assert_eq!((ledger.spent, ledger.held), (tokens(500), tokens(0)));
 }
 
+/// A step that turns out to cost more says so before it does: then it holds that much, or goes on with
+/// what it held where there is no more.
+#[test]
+fn a_step_under_way_reserves_more_or_is_told_that_there_is_no_more() {
+    let mut world = World::with_workers(&["a"]);
+    let cap = Budget {
+        tokens: Some(1_000),
+        ..Budget::default()
+    };
+    let run = run(&mut world, 1, cap);
+    let lease = world.next("a").unwrap();
+    say(&mut world, &lease, "turn_1", Intended, Some(tokens(300))).unwrap();
+    // Said again, as it was: nothing moves.
+    say(&mut world, &lease, "turn_1", Intended, Some(tokens(300))).unwrap();
+    assert_eq!(account(&world, run).ledger.held, tokens(300));
+    say(&mut world, &lease, "turn_1", Intended, Some(tokens(800))).unwrap();
+    let ledger = account(&world, run).ledger;
+    assert_eq!((ledger.spent, ledger.held), (tokens(0), tokens(800)));
+    // A tenth is for last words.
+    let refused = say(&mut world, &lease, "turn_1", Intended, Some(tokens(901)));
+    assert_eq!(refused.unwrap_err().code, Code::BudgetExhausted);
+    assert_eq!(account(&world, run).ledger.held, tokens(800));
+    say(&mut world, &lease, "turn_1", done(), Some(tokens(750))).unwrap();
+    let ledger = account(&world, run).ledger;
+    assert_eq!((ledger.spent, ledger.held), (tokens(750), tokens(0)));
+}
+
 /// The same key is the same purchase: a keyed step that is done again holds what it held, also where
 /// nothing else of the cap is left.
 #[test]
