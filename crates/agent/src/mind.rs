@@ -52,6 +52,8 @@ pub const CALLS_DEFAULT: u32 = 40;
 pub const TASK_TOKENS_DEFAULT: u64 = 200_000;
 /// Times that an answer which does not fit the wanted form is sent back.
 pub const REPAIRS_MAX: u32 = 2;
+/// How the reason begins when nothing is left of the run's budget.
+pub(crate) const BROKE: &str = "the budget of the run is used up";
 /// How long a task rests that waits for a person; an answer wakes it.
 pub(crate) const PERSON_PATIENCE: Duration = Duration::from_secs(3_600);
 /// Before the attempt's own deadline: time to hand over what there is.
@@ -340,7 +342,7 @@ fn is_broke(failure: &Failure) -> bool {
 }
 
 fn broke(failure: &Failure) -> String {
-    format!("the budget of the run is used up: {}", failure.message)
+    format!("{BROKE}: {}", failure.message)
 }
 
 /// A step's key: what, which in order, and the beginning of a digest of all that was asked.

@@ -124,7 +124,8 @@ mod tests {
              Generated from the code by a test (`CHARGEHAND_BLESS=1 cargo test -p chargehand-cli errors` \
              writes it); do not edit.\n\n\
              An error has a stable code, a message that says what happened, and a hint that says what to \
-             do. The command line exits with 2 when the caller can mend it and with 1 when work failed.\n\n\
+             do. The command line exits with 2 when the caller can mend it and with 1 when work failed, or came to a part of \
+             what was asked.\n\n\
              | code | who can act | again? | what it means | what to do |\n|---|---|---|---|---|\n",
         );
         let mut rows: BTreeMap<&str, String> = BTreeMap::new();

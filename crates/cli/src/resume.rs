@@ -179,7 +179,7 @@ pub(crate) async fn work(
     crew::stop(engine, workers).await?;
     let failed = reports
         .iter()
-        .any(|(view, _)| view.status != RunStatus::Completed);
+        .any(|(view, _)| view.status != RunStatus::Completed || is_partial(view));
     match told.output {
         Output::Text => {
             for (view, aggregated) in &reports {
@@ -305,6 +305,13 @@ fn plan_steps(view: &RunView) -> Value {
 /// Results that are listed; `tasks list` has the rest.
 const LISTED_MAX: usize = 50;
 
+/// Whether something is missing from the answer of a crew of agents.
+fn is_partial(view: &RunView) -> bool {
+    let result = view.final_result.as_ref().map(|result| result.value());
+    let answered = result.and_then(|result| serde_json::from_value::<Answered>(result).ok());
+    answered.is_some_and(|answered| answered.status == Completeness::Partial)
+}
+
 /// The answer of a crew of agents, and what it cites.
 fn answer(view: &RunView) -> Option<String> {
     let result = view.final_result.as_ref()?.value();
@@ -377,7 +384,10 @@ fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
     text += &format!(
         "\n\n{} {} in {}",
         view.run_id,
-        view.status.as_str(),
+        match is_partial(view) {
+            true => "completed in part",
+            false => view.status.as_str(),
+        },
         duration(took)
     );
     if let Some(failure) = &view.failure {

@@ -4,12 +4,14 @@ use super::ledger::{Ledger, PERSON};
 use super::spawn::{self, Spawned};
 use super::{Delegation, Goal, Minds, SUPERVISOR, Share, Short, ended, input, round_steps, whole};
 use crate::hands::note_missed;
-use crate::mind::{Brief, Mind, Seat, account};
+use crate::mind::{BROKE, Brief, Mind, Seat, account};
 use crate::model::Usage;
+use crate::tool::{compiled, fits};
 use async_trait::async_trait;
 use chargehand::{Context, Ended, Handler};
 use domain::budget::Amount;
 use domain::demand::Lack;
+use domain::error::Code;
 use domain::limits::RUN_TASKS_MAX;
 use domain::task::Failure;
 use serde::{Deserialize, Serialize};
@@ -131,6 +133,8 @@ pub struct Estimate {
 
 /// Characters of a tool's description that the planner is told.
 const TOOL_CHARS_MAX: usize = 200;
+/// Bytes of a plan, as JSON.
+const PLAN_BYTES_MAX: usize = 1024 * 1024;
 /// Tokens of the house rules, tools and framing of a question.
 const FRAME_TOKENS: u64 = 400;
 /// Tokens that a turn adds to the questions after it: a call and what came of it.
@@ -230,10 +234,23 @@ impl PlanHandler {
             && let Err(complaint) = judge(&envelope.result)
         {
             // A plan that was cut short is none.
-            let text = format!("there is no plan: {reason} ({complaint})");
-            return Err(Failure::permanent("plan.invalid", text).into());
+            let empty = envelope.result.as_str().is_some_and(str::is_empty);
+            let (code, why) = match empty {
+                true => (bound(reason), String::new()),
+                false => ("plan.invalid", format!(" ({complaint})")),
+            };
+            let text = format!("there is no plan: {reason}{why}");
+            return Err(Failure::permanent(code, text).into());
         }
         Ok(envelope.result)
+    }
+}
+
+/// The code of a failure because this bound was reached.
+pub(super) fn bound(reason: &str) -> &'static str {
+    match reason.starts_with(BROKE) {
+        true => Code::BudgetExhausted.as_str(),
+        false => "agent.nothing",
     }
 }
 
@@ -262,6 +279,16 @@ fn brief_schema() -> Value {
             "evidence": texts,
         },
     })
+}
+
+/// Whether a plan has its form, in words for whoever wrote it: what may be left out, may be.
+fn shaped(plan: &Value) -> Result<(), String> {
+    let mut brief = brief_schema();
+    brief["required"] = json!(["agent", "objective"]);
+    brief["properties"]["spawn"] = spawn::schema();
+    brief["properties"]["spawn"]["required"] = json!(["prompt"]);
+    let form = compiled(&plan_schema(&brief)).map_err(|fault| fault.to_string())?;
+    fits(plan, PLAN_BYTES_MAX, Some(&form))
 }
 
 /// The form of a plan.
@@ -407,6 +434,7 @@ impl Minds {
     /// # Errors
     /// The first mistake, in words for whoever wrote the plan.
     pub fn lint(&self, plan: &Value, inputs: usize) -> Result<Plan, String> {
+        shaped(plan)?;
         let mut plan: Plan =
             serde_json::from_value(plan.clone()).map_err(|fault| fault.to_string())?;
         if plan.briefs.is_empty() {

@@ -1,5 +1,6 @@
 //! Work: a brief is done by the agent it names, and checked by a mind that has not seen how.
 
+use super::plan::bound;
 use super::{Delegation, Minds, REFUSALS_MAX, SUPERVISOR, Short, aside, ended, input, whole};
 use crate::mind::{Brief, Completeness, Envelope, PERSON_PATIENCE};
 use async_trait::async_trait;
@@ -46,6 +47,21 @@ impl Handler for WorkHandler {
             outcome => ended(outcome),
         }
     }
+}
+
+/// Why a bound that was reached before anything was said or done is a failure.
+fn nothing(envelope: &Envelope) -> Option<Failure> {
+    let reason = envelope.reason.as_ref()?;
+    let is_empty = envelope
+        .result
+        .as_str()
+        .is_some_and(|text| text.trim().is_empty());
+    let has_done = envelope.evidence.iter().any(|evidence| evidence.succeeded);
+    let cut_short = envelope.status == Completeness::Partial && is_empty && !has_done;
+    cut_short.then(|| {
+        let text = format!("nothing came of it: {reason}");
+        Failure::permanent(bound(reason), text)
+    })
 }
 
 /// Gives the worker back until somebody has said how a step was.
@@ -97,6 +113,9 @@ impl WorkHandler {
                 Some(_) => envelope,
                 None => aside::take(envelope),
             };
+            if let Some(nothing) = nothing(&envelope) {
+                return Err(nothing.into());
+            }
             let delivered = |envelope, verdict| Delivered {
                 brief: delegation.brief.clone(),
                 agent: delegation.agent.clone(),
