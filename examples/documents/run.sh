@@ -15,6 +15,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export CHARGEHAND_STORE="$work/store"
 
+# What a run printed, without what to look at next: its store is gone when this ends.
+result() { sed '/^next /,$d' "$work/out"; }
+
 mkdir "$work/reviews"
 for copy in 0 1 2 3 4 5 6 7 8 9; do
     for review in "$reviews"/*.txt; do
@@ -24,11 +27,13 @@ done
 
 echo "== The sentiment of 100 reviews"
 "$chargehand" run "Analyze the sentiment of 100 customer reviews" \
-    --input "$work/reviews" --workers 5 --tasks 100 2>/dev/null
+    --input "$work/reviews" --workers 5 --tasks 100 >"$work/out" 2>/dev/null
+result
 
 echo
 echo "== A summary of each document"
-"$chargehand" run "Summarize these documents" --input "$reviews" --workers 3 2>/dev/null
+"$chargehand" run "Summarize these documents" --input "$reviews" --workers 3 >"$work/out" 2>/dev/null
+result
 
 echo
 echo "== What the crew did"

@@ -17,6 +17,9 @@ receiver=
 trap '[ -z "$receiver" ] || { kill "$receiver" && wait "$receiver" || :; } 2>/dev/null; rm -rf "$work"' EXIT
 export CHARGEHAND_STORE="$work/store"
 
+# What a run printed, without what to look at next: its store is gone when this ends.
+result() { sed '/^next /,$d' "$work/out"; }
+
 # The crew's data changes as it works: so it works on a copy.
 cp -R "$here" "$work/crew"
 python3 "$here/receiver.py" "$work" &
@@ -35,7 +38,8 @@ export CHARGEHAND_SECRET_TWILIO_ACCOUNT_SID=AC00000000000000000000000000000000
 export CHARGEHAND_SECRET_TWILIO_AUTH_TOKEN=made-up-token
 
 "$chargehand" run "Open the enrollment week" --crew "$work/crew/crew.yaml" \
-    --input "$here/inbox.jsonl" 2>"$work/progress" || { cat "$work/progress" >&2; exit 1; }
+    --input "$here/inbox.jsonl" >"$work/out" 2>"$work/progress" || { cat "$work/progress" >&2; exit 1; }
+result
 
 echo
 echo "== What was sent (to receiver.py, on this machine)"

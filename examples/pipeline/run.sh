@@ -16,6 +16,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export CHARGEHAND_STORE="$work/store"
 
+# What a run printed, without what to look at next: its store is gone when this ends.
+result() { sed '/^next /,$d' "$work/out"; }
+
 echo "== Stage 1: extract"
 "$chargehand" run "Extract data from 10 sources" --input "$here/sources" \
     --workers 3 --tasks 10 --output json >"$work/stage1.json"
@@ -36,4 +39,5 @@ echo "== Stage 2: transform"
             "amount": "item.output.amounts[0].value"
         },
         "group": "item.output.amounts[0].currency"
-    }' 2>/dev/null
+    }' >"$work/out" 2>/dev/null
+result

@@ -449,7 +449,7 @@ pub const ERRORS: &[Explained] = &[
     (
         "plan.no_skill",
         "The goal names no kind of work that the offline planner knows.",
-        "Choose with `--skill`, or bring a program with `--worker-command`.",
+        "Choose with `--skill`, bring a program with `--worker-command`, or let a model plan with `--crew`.",
     ),
     (
         "plan.no_text",
@@ -572,3 +572,14 @@ pub const ERRORS: &[Explained] = &[
         "Correct what the message names; `--help` after any command explains it by example.",
     ),
 ];
+
+/// What to do about one of these codes.
+///
+/// ```
+/// assert!(agent::errors::remedy("model.key").unwrap().contains("OPENAI_API_KEY"));
+/// assert_eq!(agent::errors::remedy("nothing"), None);
+/// ```
+pub fn remedy(code: &str) -> Option<&'static str> {
+    let row = ERRORS.iter().find(|row| row.0 == code)?;
+    Some(row.2)
+}

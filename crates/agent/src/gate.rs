@@ -42,6 +42,8 @@ const OPEN_MAX: Duration = Duration::from_secs(120);
 const WAIT_FIRST: Duration = Duration::from_millis(500);
 /// What is waited between two tries, at most, unless the provider says more.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How a note begins that says why an answer is late, so that whoever watches can tell it from others.
+pub const NO_ANSWER: &str = "no answer yet: ";
 /// Tries of one question, at most.
 pub const TRIES_MAX: u32 = 6;
 /// Refusals this close together are one lesson: they answer questions that were under way together.
@@ -102,6 +104,8 @@ pub struct Standing {
     pub per_second: Option<f64>,
     /// Those who wait.
     pub waiting: u32,
+    /// What it said last, when that was no answer.
+    pub fault: Option<String>,
 }
 
 /// What was tried so far.
@@ -148,6 +152,8 @@ struct State {
     /// In a row.
     refusals: u32,
     faults: u32,
+    /// What it said last, when that was no answer.
+    fault: Option<String>,
     circuit: Circuit,
     open_for: Duration,
     pace: Option<Pace>,
@@ -206,6 +212,7 @@ impl State {
             from: now,
             refusals: 0,
             faults: 0,
+            fault: None,
             circuit: Circuit::Closed,
             open_for: OPEN_FIRST,
             pace: None,
@@ -311,6 +318,7 @@ impl State {
     /// What an outcome means for everybody.
     fn learn(&mut self, fault: Option<&ModelError>, took: Duration, now: Instant) {
         self.under_way = self.under_way.saturating_sub(1);
+        self.fault = fault.map(|error| error.message.clone());
         let Some(error) = fault else {
             (self.refusals, self.faults) = (0, 0);
             (self.circuit, self.open_for) = (Circuit::Closed, OPEN_FIRST);
@@ -486,6 +494,7 @@ impl Gate {
             closed_for: state.from.saturating_duration_since(Instant::now()),
             per_second: state.pace.as_ref().map(|pace| pace.per_second),
             waiting: state.waiting.values().map(VecDeque::len).sum::<usize>() as u32,
+            fault: state.fault.clone(),
         }
     }
 
@@ -616,6 +625,7 @@ impl Gate {
                     if !may(so_far).await {
                         return asked(Err(error), tries + 1, lost);
                     }
+                    listener(Delta::Late(&self.late(&error, wait, tries + 1)));
                     last = error;
                     tokio::time::sleep_until(next).await;
                 }
@@ -626,6 +636,19 @@ impl Gate {
             tries: TRIES_MAX,
             lost,
         }
+    }
+
+    /// Why an answer is late after so many tries, and when the next one is: after its own wait, and
+    /// not while nobody is let in.
+    fn late(&self, error: &ModelError, wait: Duration, tries: u32) -> String {
+        let standing = self.standing();
+        let next = wait.max(standing.closed_for).as_secs_f64();
+        let alone = match standing.circuit {
+            Circuit::Open => "it failed too often and is left alone for now, ",
+            Circuit::Closed | Circuit::HalfOpen => "",
+        };
+        let message = &error.message;
+        format!("{message}; {alone}next try in {next:.1} s ({tries} of {TRIES_MAX} failed)")
     }
 }
 
@@ -727,6 +750,26 @@ mod tests {
             }
             Err(ModelError::new(Fault::Overloaded, "ill"))
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_hears_what_the_provider_says_and_when_it_is_asked_again() {
+        let gate = Gate::before(Arc::new(Ill::default()));
+        let until = Instant::now() + Duration::from_secs(600);
+        let mut late = Vec::new();
+        let mut hear = |delta: Delta<'_>| {
+            if let Delta::Late(text) = delta {
+                late.push(text.to_owned());
+            }
+        };
+        gate.ask(None, &Ask::default(), until, &mut hear).await;
+        // After each try but the last.
+        assert_eq!(late.len() as u32, TRIES_MAX - 1, "{late:#?}");
+        assert!(late[0].starts_with("ill; next try in 0."), "{late:#?}");
+        assert!(late[0].ends_with("(1 of 6 failed)"), "{late:#?}");
+        let open = "ill; it failed too often and is left alone for now, next try in ";
+        assert!(late[4].starts_with(open), "{late:#?}");
+        assert_eq!(gate.standing().fault.as_deref(), Some("ill"));
     }
 
     // S4-19: the circuit opens, half-opens for one, and closes; waits grow, with chance in them.

@@ -325,6 +325,8 @@ pub enum Delta<'a> {
     /// It is asked, for the first time or again: what was heard before is no part of the answer. Told
     /// by whoever asks, not by models themselves.
     Begun,
+    /// No answer came: why, in words, and when it is asked again. Told by whoever asks, too.
+    Late(&'a str),
     /// More words.
     Text(&'a str),
     /// It begins to write a call of this tool.

@@ -86,6 +86,11 @@ fn seat(
     let settings = Settings {
         base_url: model.base_url.clone(),
         key: key.as_deref().map(Key::new).transpose()?,
+        key_variable: match &model.key {
+            Some(secret) => Some(secret.variable()),
+            None if key.is_some() => model.model.provider.key_variable().map(str::to_owned),
+            None => None,
+        },
         ..Settings::default()
     };
     let mut name = model.model.clone();

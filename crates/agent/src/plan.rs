@@ -196,7 +196,7 @@ fn no_skill(message: &str) -> PlanError {
 fn hint(opening: &str) -> String {
     format!(
         "{opening} choose with `--skill NAME`, or bring your own program with `--worker-command`. \
-         A model will plan freely in a later version. The skills:\n{}",
+         With `--crew FILE` a model plans freely; `chargehand init` writes such a file. The skills:\n{}",
         skill::list()
     )
 }

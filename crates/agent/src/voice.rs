@@ -5,6 +5,7 @@
 //! Each try at a model is a turn of its own, so that the words of one that broke off can be told from
 //! the answer. What tools give back is not told, only how much it was.
 
+use crate::gate::NO_ANSWER;
 use crate::model::Delta;
 use crate::tool::Tell;
 use chargehand::{Context, Failure, Said};
@@ -31,6 +32,10 @@ impl<'a> Voice<'a> {
                 let turn = self.task.next_turn();
                 self.turn = Some(turn);
                 self.task.say(Said::TurnBegan { turn });
+            }
+            (Delta::Late(text), _) => {
+                self.end(false);
+                note(self.task, format!("{NO_ANSWER}{text}"));
             }
             (Delta::Text(text), Some(turn)) => {
                 let text = (*text).to_owned();

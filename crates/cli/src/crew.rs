@@ -6,6 +6,8 @@ use crate::run::SUPERVISOR;
 use crate::target::Site;
 use agent::assistant::{CHAT_KIND, ChatHandler, CrewStart};
 use agent::command::CommandLimits;
+use agent::errors::remedy;
+use agent::model::Fault;
 use agent::muster::muster;
 use agent::planning::{self, Minds};
 use agent::worker::{COMMAND_KIND, CommandHandler, SkillHandler};
@@ -110,7 +112,12 @@ impl PinnedCrew {
 /// The minds of a crew, ready to be asked.
 pub(crate) fn minds(crew: &agent::crew::Crew) -> Result<Minds, CliError> {
     muster(crew).map_err(|error| {
-        let hint = "Set the variable in the environment of this command; `chargehand crew check` lists what is missing.";
+        let hint = match error.fault {
+            Fault::Key => {
+                "Set the variable in the environment of this command; `chargehand crew check` lists what is missing."
+            }
+            _ => remedy(error.code).unwrap_or("Correct what the message names in the crew file."),
+        };
         CliError::caller(error.code, error.message, hint)
     })
 }

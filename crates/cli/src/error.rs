@@ -6,6 +6,8 @@ use agent::input::InputError;
 use agent::plan::PlanError;
 use agent::skill::SkillError;
 use domain::error::{Code, Error, Who};
+use domain::run::StepStatus;
+use protocol::v1::RunView;
 use std::process::ExitCode;
 
 /// What goes wrong on the command line.
@@ -102,6 +104,39 @@ impl From<PlanError> for CliError {
 impl From<SkillError> for CliError {
     fn from(error: SkillError) -> Self {
         Self::caller(error.code, error.message, error.hint)
+    }
+}
+
+/// Why the first step of a run that failed did: its own code, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reason {
+    pub(crate) code: String,
+    pub(crate) remedy: &'static str,
+}
+
+impl Reason {
+    /// Of this run, where the step says it with a code of the agents.
+    pub(crate) fn of(run: &RunView) -> Option<Self> {
+        let mut failed = run.steps.iter();
+        let step = failed.find(|step| step.status == StepStatus::Failed)?;
+        let output = step.output.as_ref()?.value();
+        let code = output["error"]["code"].as_str()?;
+        // What programs and agents come to says in its own words what to do.
+        let code = Some(code).filter(|code| code.starts_with("model."))?;
+        let remedy = agent::errors::remedy(code)?;
+        Some(Self {
+            code: code.to_owned(),
+            remedy,
+        })
+    }
+
+    /// Whether the same run may go on once this is mended. Where the crew file is to be changed it may
+    /// not: a run goes on with the crew it was planned for.
+    pub(crate) fn lets_retry(&self) -> bool {
+        !matches!(
+            self.code.as_str(),
+            "model.unknown" | "model.refused" | "model.name"
+        )
     }
 }
 

@@ -13,8 +13,7 @@ use std::process::ExitCode;
   chargehand events --after 120 --limit 50
   chargehand events | grep '\"task.completed\"'
 
-Each line is one event as JSON: its `position` (1, 2, 3, … without a gap), `at` in milliseconds since
-1970, and what happened. With `--output json` they are the `items` of one document.")]
+Each line is one event as JSON: its `position` (1, 2, 3, … without a gap), `at` in milliseconds since 1970, and what happened. With `--output json` they are the `items` of one document.")]
 pub(crate) struct Args {
     /// Only events after this position.
     #[arg(long, default_value_t = 0, value_name = "POSITION")]

@@ -182,6 +182,17 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Whether these arguments, which cannot be read as a whole, ask for JSON: `-o json` in each of its forms.
+fn wants_json(args: &[String]) -> bool {
+    let said = args.iter().take_while(|arg| *arg != "--");
+    let said: Vec<&str> = said.map(String::as_str).collect();
+    let whole = ["--output=json", "-ojson", "-o=json"];
+    said.iter().any(|arg| whole.contains(arg))
+        || said
+            .windows(2)
+            .any(|pair| matches!(pair, ["-o" | "--output", "json"]))
+}
+
 /// A command line that cannot be read, told like every other error; help and version as they are.
 fn usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
@@ -191,7 +202,8 @@ fn usage(error: &clap::Error) -> ExitCode {
     let (message, hint) = text
         .split_once("\n\n")
         .unwrap_or((text, "See `chargehand --help`."));
-    let json = std::env::args().any(|arg| arg.ends_with("json"));
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let json = wants_json(&args);
     let error = CliError::caller("usage.invalid", one_line(message), hint.trim());
     error.print(if json { Output::Json } else { Output::Text });
     error.exit_code()

@@ -1,12 +1,14 @@
 //! Live progress: on a terminal a line per worker and a bar, otherwise plain lines. Always on
 //! standard error, so that standard output is the result alone.
 
-use crate::output::{Output, cut, duration, say};
+use crate::backup::now;
+use crate::output::{Output, counted, cut, duration, say};
 use crate::reach::is_away;
-use crate::speech::Spoken;
+use crate::speech::{Late, Spoken};
 use agent::planning::{ANSWER_KIND, LOOK_KIND, PLAN_KIND, WORK_KIND};
 use domain::error::Error;
 use domain::event::Event;
+use domain::graph::StepKind;
 use domain::id::{RunId, TaskId};
 use domain::name::Name;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -22,6 +24,13 @@ const SLEEP: Duration = Duration::from_millis(500);
 
 /// Between two looks at what agents say.
 const REDRAW: Duration = Duration::from_millis(100);
+
+/// Between two lines about answers that are late: what a provider says again and again is told now and
+/// then.
+const LATE_EVERY: Duration = Duration::from_secs(10);
+
+/// To be asked a little later is how a provider's pace is kept, and no news.
+const LATENESS_MIN: Duration = Duration::from_secs(2);
 
 /// Where a task's input comes from, for the line of its worker.
 type Labels = HashMap<TaskId, String>;
@@ -45,8 +54,7 @@ pub(crate) async fn follow(
     };
     let mut position = after;
     let mut open: BTreeSet<RunId> = runs.iter().copied().collect();
-    let runs_heard = if live { &runs[..] } else { &[] };
-    let _listening = view.spoken.listen(&api, runs_heard);
+    let _listening = view.spoken.listen(&api, &runs);
     loop {
         let events = match api.event_list(position, 1_000).await {
             Ok(events) => events,
@@ -74,6 +82,7 @@ pub(crate) async fn follow(
         if open.is_empty() {
             return;
         }
+        view.tell_lateness(&*api).await;
         if events.is_empty()
             && let Err(error) = view.wait(&*api, position).await
             && !is_away(&*api, &error)
@@ -93,6 +102,8 @@ struct View {
     labels: Labels,
     workers: BTreeMap<Name, Line>,
     spoken: Spoken,
+    /// When it was last told why an answer is late.
+    lateness_told: Option<Instant>,
     live: Option<Live>,
 }
 
@@ -133,6 +144,7 @@ impl View {
             labels: Labels::new(),
             workers: BTreeMap::new(),
             spoken: Spoken::default(),
+            lateness_told: None,
             live: None,
         }
     }
@@ -194,17 +206,22 @@ impl View {
                 ..
             } => {
                 if failure.code == "attempt.deferred" {
-                    // That it waits for its provider is no news to whoever waits for the run.
-                    if failure.message.starts_with("waits for a person") {
-                        let (task, message) = (lease.task, cut(&failure.message, 500));
+                    self.line(&lease.worker, None, 0);
+                    let (task, message) = (lease.task, cut(&failure.message, 500));
+                    if message.starts_with("waits for a person") {
                         let label = self.label(task);
                         self.note(&format!("{label} {message}"));
                         if message.starts_with("waits for a person's yes") {
                             self.note(&format!("say it with `chargehand approvals yes {task}`"));
                         }
                         self.note("  from elsewhere, where a server has the store; or else Ctrl-C first, and `chargehand resume` after");
+                    } else if let Some(at) = retry_at {
+                        let wait = Duration::from_millis(at.since_ms(now()));
+                        if wait >= LATENESS_MIN {
+                            let next = format!("{message}; next try in {} s", wait.as_secs());
+                            self.spoken.is_late(task, &next);
+                        }
                     }
-                    self.line(&lease.worker, None, 0);
                     return;
                 }
                 let again = if retry_at.is_some() {
@@ -252,6 +269,27 @@ impl View {
                 }
             }
         }
+    }
+
+    /// Says why an answer is late, now and then, and until when it is waited for.
+    async fn tell_lateness(&mut self, api: &dyn ApiRead) {
+        if self
+            .lateness_told
+            .is_some_and(|told| told.elapsed() < LATE_EVERY)
+        {
+            return;
+        }
+        let Some(Late { task, why, heard }) = self.spoken.late() else {
+            return;
+        };
+        self.lateness_told = Some(Instant::now());
+        let ago = match heard.elapsed().as_secs() {
+            0 | 1 => String::new(),
+            seconds => format!(" ({seconds} s ago)"),
+        };
+        let bound = bound(api, task).await.unwrap_or_default();
+        let (label, why) = (self.label(task), cut(&why, 400));
+        self.note(&format!("no answer yet for {label}: {why}{ago}{bound}"));
     }
 
     fn label(&self, task: TaskId) -> String {
@@ -314,6 +352,27 @@ impl View {
         live.bar.set_message(format!("{} failed", self.failed));
         live.bar.tick();
     }
+}
+
+/// What ends the waiting for an answer: the task's attempts, and the run's time.
+async fn bound(api: &dyn ApiRead, task: TaskId) -> Option<String> {
+    let task = api.task_get(task).await.ok()?;
+    let run = api.run_get(task.run_id?).await.ok()?;
+    let steps = run.plan.steps.iter();
+    let step = steps.filter(|step| task.step.as_ref() == Some(&step.id));
+    let attempts = step.filter_map(|step| match &step.kind {
+        StepKind::Task(template) => Some(template.retry.attempts),
+        StepKind::Each(each) => Some(each.task.retry.attempts),
+        StepKind::Gate(_) => None,
+    });
+    let attempts = attempts.map(|n| counted(n as usize, "attempt")).next();
+    let until = run.account.and_then(|account| account.until());
+    let left = until.map(|until| {
+        let left = duration(until.since_ms(now()));
+        format!("{left}, when the run's time is over")
+    });
+    let bounds: Vec<String> = [attempts, left].into_iter().flatten().collect();
+    Some(format!("; at most {}", bounds.join(" or ")))
 }
 
 impl Drop for View {

@@ -2,7 +2,7 @@
 //! on runs until they end.
 
 use crate::crew::{self, CrewPlan};
-use crate::error::CliError;
+use crate::error::{CliError, Reason};
 use crate::interrupt::Interrupt;
 use crate::output::{Output, counted, cut, duration, print, print_json, say};
 use crate::progress;
@@ -393,6 +393,10 @@ fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
     if let Some(failure) = &view.failure {
         text += &format!(": {}", cut(&failure.message, 400));
     }
+    let why = Reason::of(view).filter(|_| view.failure.is_some());
+    if let Some(Reason { code, remedy }) = &why {
+        text += &format!("\ncode  {code}\nhelp  {remedy}");
+    }
     if let Some(reason) = &view.cancelled {
         text += &format!(": {reason}");
     }
@@ -405,7 +409,7 @@ fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
         let run = view.run_id;
         text += &format!("      chargehand{there} run … --plan {run}\n");
     }
-    if view.status == RunStatus::Failed {
+    if view.status == RunStatus::Failed && why.is_none_or(|why| why.lets_retry()) {
         text += &format!("      chargehand{there} runs retry {}\n", view.run_id);
     }
     text += &format!("      chargehand{there} tasks list --run {}", view.run_id);

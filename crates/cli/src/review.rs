@@ -8,7 +8,7 @@ use agent::planning::{Minds, Plan, Round};
 use domain::json::Json;
 use domain::run::RunStatus;
 use protocol::v1::RunView;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::BufRead;
 use std::path::Path;
 
@@ -145,9 +145,18 @@ fn edited(plan: &Plan, minds: &Minds, inputs: usize) -> Result<Result<Plan, Stri
     Ok(read(&file).and_then(|plan| minds.lint(&json!(plan), inputs)))
 }
 
+/// A plan in a file: by itself, or in what a run that only planned printed.
 fn read(file: &Path) -> Result<Plan, String> {
     let text = std::fs::read_to_string(file).map_err(|fault| fault.to_string())?;
-    serde_json::from_str(&text).map_err(|fault| fault.to_string())
+    let mut document: Value = serde_json::from_str(&text).map_err(|fault| fault.to_string())?;
+    if document.get("run_id").is_none() {
+        return serde_json::from_str(&text).map_err(|fault| fault.to_string());
+    }
+    let round = serde_json::from_value::<Round>(document["final_result"].take());
+    match round {
+        Ok(made) if made.estimate.is_some() => Ok(plan(&made)),
+        _ => Err("it is what a run printed that did not only plan".to_owned()),
+    }
 }
 
 /// A plan that was made before: by a run that only planned, or in a file.

@@ -40,9 +40,7 @@ pub(crate) const SUPERVISOR: &str = "supervisor_1";
   cat tickets.jsonl | chargehand run \"What language are these in?\" --input -
   chargehand run \"Check each row\" --input rows.csv --worker-command './check.py' --output json
 
-A program given by --worker-command gets its brief as JSON on standard input and prints its result
-as JSON on standard output. It may run again after a crash; $CHARGEHAND_IDEMPOTENCY_KEY names the
-task.")]
+A program given by --worker-command gets its brief as JSON on standard input and prints its result as JSON on standard output. It may run again after a crash; $CHARGEHAND_IDEMPOTENCY_KEY names the task.")]
 pub(crate) struct Args {
     /// What the crew shall do, in a sentence.
     goal: String,
@@ -248,6 +246,41 @@ async fn run_crew(
     resume::work(&engine, running, &supervisor, &[run], told).await
 }
 
+/// Which of the models that the crew asks are transcripts, if any is.
+fn scripted(crew: &agent::crew::Crew) -> Option<String> {
+    let spawn = crew.supervisor.spawn.iter().map(|spawn| &spawn.model);
+    let agents = crew.agents.values().map(|agent| &agent.model);
+    let mut used = BTreeSet::new();
+    for first in agents.chain(spawn).chain([&crew.supervisor.model]) {
+        let mut next = Some(first);
+        // What was seen has been followed to its end.
+        while let Some(name) = next.filter(|name| used.insert(*name)) {
+            let model = crew.models.get(name);
+            next = model.and_then(|model| model.fallback.as_ref());
+        }
+    }
+    let is_scripted = |name: &&String| {
+        let model = crew.models.get(*name);
+        model.is_some_and(|model| model.model.provider == Provider::Scripted)
+    };
+    let scripted: Vec<&str> = used
+        .iter()
+        .copied()
+        .filter(is_scripted)
+        .map(String::as_str)
+        .collect();
+    if scripted.is_empty() {
+        None
+    } else if scripted.len() == used.len() {
+        Some("scripted: answers come from a transcript, no model is asked".into())
+    } else {
+        let names = scripted.join(", ");
+        Some(format!(
+            "scripted: the answers of {names} come from a transcript, those of the others from models"
+        ))
+    }
+}
+
 /// Says which crew it is, and what it may spend.
 pub(crate) fn introduce(crew: &agent::crew::Crew) {
     let models = crew.models.values().map(|model| model.model.to_string());
@@ -261,12 +294,8 @@ pub(crate) fn introduce(crew: &agent::crew::Crew) {
         crew.name,
         models.join(", ")
     ));
-    if crew
-        .models
-        .values()
-        .any(|model| model.model.provider == Provider::Scripted)
-    {
-        say("      scripted: answers come from a transcript, no model is asked");
+    if let Some(said) = scripted(crew) {
+        say(&format!("      {said}"));
     }
     let (budget, briefs) = (crew.budget.of_run(), crew.budget.fan_out);
     say(&format!("      at most {budget}, {briefs} briefs"));

@@ -20,8 +20,7 @@ use std::sync::Arc;
   chargehand serve --local-workers 4
   chargehand keys create --label ops --scope admin && chargehand serve --listen 0.0.0.0:7420
 
-`chargehand config show` takes the same flags and says where each setting comes from. One Ctrl-C lets
-requests finish and closes the stores; a second one cuts them off.")]
+`chargehand config show` takes the same flags and says where each setting comes from. One Ctrl-C lets requests finish and closes the stores; a second one cuts them off.")]
 pub(crate) struct Args {
     #[command(flatten)]
     flags: ServerFlags,

@@ -4,6 +4,7 @@
 //! through.
 
 use crate::reach::is_away;
+use agent::gate::NO_ANSWER;
 use domain::error::Error;
 use domain::id::{RunId, TaskId};
 use domain::name::Name;
@@ -11,7 +12,7 @@ use protocol::ApiRead;
 use protocol::speech::{Heard, Piece, Said};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -78,9 +79,22 @@ struct Now {
     words: String,
 }
 
+/// Why an answer is late.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Late {
+    /// Whose.
+    pub(crate) task: TaskId,
+    /// In words.
+    pub(crate) why: String,
+    /// When this was heard.
+    pub(crate) heard: Instant,
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     now: Mutex<HashMap<TaskId, Now>>,
+    /// What was heard last and is not told yet.
+    late: Mutex<Option<Late>>,
     news: Notify,
 }
 
@@ -91,6 +105,24 @@ pub(crate) struct Spoken(Arc<Shared>);
 impl Spoken {
     fn now(&self) -> MutexGuard<'_, HashMap<TaskId, Now>> {
         self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lateness(&self) -> MutexGuard<'_, Option<Late>> {
+        self.0.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why an answer is late, if one is and that was not given out before.
+    pub(crate) fn late(&self) -> Option<Late> {
+        self.lateness().take()
+    }
+
+    /// An answer of this task is late.
+    pub(crate) fn is_late(&self, task: TaskId, why: &str) {
+        *self.lateness() = Some(Late {
+            task,
+            why: plain(why),
+            heard: Instant::now(),
+        });
     }
 
     /// Listens to these runs for as long as what is given back lives.
@@ -118,6 +150,18 @@ impl Spoken {
         }
         for piece in &heard.pieces {
             told(&mut now, piece);
+            match &piece.said {
+                Said::Note { text } => {
+                    if let Some(why) = text.strip_prefix(NO_ANSWER) {
+                        self.is_late(piece.task_id, why);
+                    }
+                }
+                // It is late no more.
+                Said::Text { .. } | Said::TurnEnded { whole: true, .. } => {
+                    self.lateness().take_if(|late| late.task == piece.task_id);
+                }
+                _ => {}
+            }
         }
         if !heard.pieces.is_empty() {
             self.0.news.notify_one();
@@ -127,6 +171,7 @@ impl Spoken {
     /// The task is in nobody's hands any more.
     pub(crate) fn forget(&self, task: TaskId) {
         self.now().remove(&task);
+        self.lateness().take_if(|late| late.task == task);
     }
 
     /// Who says what in this task now, in one short line.
@@ -241,6 +286,39 @@ mod tests {
         assert_eq!(line(&spoken, 1), "ann › orders.find {\"id\":7}");
         spoken.forget(TaskId::new(1));
         assert_eq!(line(&spoken, 1), "");
+    }
+
+    #[test]
+    fn why_an_answer_is_late_is_given_out_once_and_not_after_the_answer() {
+        let spoken = Spoken::default();
+        let note = |why: &str| {
+            let text = format!("{NO_ANSWER}{why}");
+            piece(1, "ann", 1, Said::Note { text })
+        };
+        take(
+            &spoken,
+            vec![note("first"), note("down\u{7}; next try in 2 s")],
+        );
+        let late = spoken.late().unwrap();
+        assert_eq!(
+            (late.task, late.why.as_str()),
+            (TaskId::new(1), "down; next try in 2 s")
+        );
+        assert_eq!(spoken.late(), None);
+        take(
+            &spoken,
+            vec![note("down"), piece(1, "ann", 1, text(2, "Yes."))],
+        );
+        assert_eq!(spoken.late(), None);
+        // What else is noted says nothing of lateness.
+        let other = Said::Note {
+            text: "the crew is asked".into(),
+        };
+        take(&spoken, vec![piece(1, "ann", 1, other)]);
+        assert_eq!(spoken.late(), None);
+        spoken.is_late(TaskId::new(1), "down");
+        spoken.forget(TaskId::new(1));
+        assert_eq!(spoken.late(), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 pub(crate) enum Args {
     /// List the tools that a crew file's agents can be granted, and whether they can be called now.
     #[command(
-        after_help = "Examples:\n  chargehand tools list --crew crew.yaml\n  chargehand tools list --category files"
+        after_help = "Examples:\n  chargehand tools list --crew crew.yaml\n  chargehand tools list --category http"
     )]
     List {
         /// The crew file, for its own tools; without it, those that are built in.

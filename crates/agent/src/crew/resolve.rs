@@ -10,7 +10,9 @@ use super::*;
 use crate::assistant::DELEGATE;
 use crate::board;
 use crate::command;
+use crate::model::Provider;
 use crate::model::price::Price;
+use crate::model::scripted::Script;
 use crate::tool::openapi;
 use crate::tool::{BUILT_IN, DOCUMENT_BYTES_MAX, DOCUMENT_NODES_MAX, OPERATIONS_MAX};
 use domain::name::nearest;
@@ -316,6 +318,9 @@ impl Resolver<'_> {
                 }
                 continue;
             };
+            if model.provider == Provider::Scripted {
+                self.transcript(&at, &model.model);
+            }
             let model = CrewModel {
                 model,
                 base_url: settings.base_url,
@@ -331,8 +336,26 @@ impl Resolver<'_> {
         models
     }
 
+    /// A transcript that cannot be used is a mistake of the file that names it.
+    fn transcript(&mut self, pointer: &str, file: &str) {
+        let path = self.folder.join(file);
+        let Err(error) = Script::read(&path) else {
+            return;
+        };
+        let hint = match path.is_file() {
+            true => "Correct the transcript; docs/agents.md says what is in one.",
+            false => {
+                "`scripted/FILE` names a transcript by its path from this file's folder: correct it, or write the transcript."
+            }
+        };
+        let whole = format!("the transcript {}", path.display());
+        let message = error
+            .message
+            .replacen(&whole, &format!("the transcript {file}"), 1);
+        self.wrong(pointer, error.code, message, hint);
+    }
+
     fn provider_unknown(&mut self, pointer: &str, model: &str) {
-        use crate::model::Provider;
         let known = Provider::ALL.map(Provider::as_str);
         let provider = model.split('/').next().unwrap_or_default();
         let hint = match nearest(provider, known.into_iter()) {

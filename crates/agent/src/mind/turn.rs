@@ -166,12 +166,14 @@ impl Working<'_> {
         }
         let seat = self.mind.line().next()?;
         let after = seat.gate.room().err()?;
-        let reason = match seat.gate.standing().circuit {
+        let standing = seat.gate.standing();
+        let reason = match standing.circuit {
             Circuit::Closed => format!("{} lets nobody in yet", seat.name),
             circuit => format!(
-                "{} failed too often and is left alone for now (circuit {})",
+                "{} failed too often and is left alone for now (circuit {}): {}",
                 seat.name,
-                circuit.as_str()
+                circuit.as_str(),
+                standing.fault.unwrap_or_default()
             ),
         };
         Some(Came::Later { after, reason })

@@ -68,6 +68,8 @@ pub struct Settings {
     pub base_url: Option<String>,
     /// With which key. The provider itself wants one; another address may not.
     pub key: Option<Key>,
+    /// The environment variable that the key comes from, for whoever has to mend it.
+    pub key_variable: Option<String>,
     /// How long nothing may come before it counts as silence.
     pub timeout: Duration,
 }
@@ -78,6 +80,7 @@ impl Default for Settings {
         Self {
             base_url: None,
             key: None,
+            key_variable: None,
             timeout: Duration::from_secs(120),
         }
     }
@@ -110,7 +113,8 @@ pub fn connect(name: &ModelName, settings: &Settings) -> Result<Arc<dyn Model>, 
     }
     let base = base(dialect, settings.base_url.as_deref())?;
     let key = settings.key.clone();
-    let http = Http::new(dialect, base, key, &name.model, settings.timeout)?;
+    let mut http = Http::new(dialect, base, key, &name.model, settings.timeout)?;
+    http.key_variable.clone_from(&settings.key_variable);
     Ok(Arc::new(http))
 }
 

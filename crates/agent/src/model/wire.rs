@@ -256,6 +256,8 @@ pub(super) struct Http {
     http: reqwest::Client,
     base: Url,
     key: Option<(Key, HeaderValue)>,
+    /// Where the key comes from, for messages.
+    pub(super) key_variable: Option<String>,
     /// The model that is meant when an ask names none.
     model: String,
     timeout: Duration,
@@ -310,6 +312,7 @@ impl Http {
             http,
             base,
             key,
+            key_variable: None,
             model: model.to_owned(),
             timeout,
         })
@@ -380,7 +383,14 @@ impl Http {
                     format!("the answer broke off: the connection to {host} failed: {causes}");
                 ModelError::new(Fault::Broken, text)
             }
-            other => ModelError::new(other, format!("{host} could not be asked: {causes}")),
+            other => {
+                let hint = match fault.is_connect() && is_loopback(&self.base) {
+                    true if self.dialect.provider == Provider::Ollama => " (is ollama running?)",
+                    true => " (is its server running?)",
+                    false => "",
+                };
+                ModelError::new(other, format!("{host} could not be asked: {causes}{hint}"))
+            }
         }
     }
 
@@ -410,6 +420,9 @@ impl Http {
             Some((key, _)) => format!("{provider}: {}", key.struck_out(&error.message)),
             None => format!("{provider}: {}", error.message),
         };
+        if let (Fault::Key, Some(variable)) = (error.fault, &self.key_variable) {
+            error.message += &format!(" (the key comes from {variable})");
+        }
         error
     }
 }

@@ -91,7 +91,7 @@ fn load(folder: &Path, mcp: &str, grants: &[&str]) -> Result<Crew, String> {
     let file = folder.join("crew.yaml");
     let grants = grants.join(", ");
     let text = format!(
-        "version: 1\nname: bench\nmodels: {{m: scripted/none.json}}\nagents:\n  one: {{description: One., instructions: Work., tools: [{grants}]}}\nmcp: {mcp}\n"
+        "version: 1\nname: bench\nmodels: {{m: ollama/none}}\nagents:\n  one: {{description: One., instructions: Work., tools: [{grants}]}}\nmcp: {mcp}\n"
     );
     std::fs::write(&file, text).unwrap();
     Crew::load(&file).map_err(|mistakes| {
@@ -243,7 +243,7 @@ fn the_documented_servers_are_accepted() {
     let clerk = yaml.replace("# …", "description: D.\n    instructions: I.");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("crew.yaml");
-    let head = "version: 1\nname: desk\nmodels: {m: scripted/none.json}\n";
+    let head = "version: 1\nname: desk\nmodels: {m: ollama/none}\n";
     std::fs::write(&file, format!("{head}{clerk}")).unwrap();
     let crew = Crew::load(&file).unwrap();
     assert_eq!(crew.mcp.len(), 2);

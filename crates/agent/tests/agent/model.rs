@@ -117,7 +117,7 @@ async fn ask(model: &dyn Model, ask: &Ask) -> (Result<Answer, ModelError>, Vec<S
 
 fn shown(delta: Delta<'_>) -> String {
     match delta {
-        Delta::Begun => String::new(),
+        Delta::Begun | Delta::Late(_) => String::new(),
         Delta::Text(text) => text.into(),
         Delta::Call(tool) => format!("[{tool}]"),
     }

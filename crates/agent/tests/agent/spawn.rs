@@ -20,7 +20,7 @@ const PROMPT: &str = "You check prices. Where a page cannot be read, say so.";
 
 /// A search that finds one page, and an interpreter.
 fn toolbox(folder: &Path) -> Arc<Toolbox> {
-    let text = "version: 1\nname: shop\nmodels: {m: scripted/none.json}\n\
+    let text = "version: 1\nname: shop\nmodels: {m: ollama/none}\n\
         agents: {a: {description: d, instructions: i}}\n\
         tools:\n  web_search: {command: \"cat > /dev/null; echo '{\\\"page\\\": \\\"B08X12345 costs 94 dollars\\\"}'\", description: Finds pages., input: {type: object}, effect: pure}\n\
         \x20 execute_python: {command: python3 -c 'import json;print(json.dumps(94 < 100))', description: Runs Python., input: {type: object}, effect: pure}\n\

@@ -128,8 +128,8 @@ fn what_a_crew_lacks_is_told_before_anything_is_stored() {
     world.file("crew.yaml", text.replace("answers.json", "nothing.json"));
     world
         .run(&run)
-        .refused(2, "model.script")
-        .names("nothing.json");
+        .ended(2)
+        .names("error[model.script]: crew.yaml:3:13: the transcript nothing.json");
     let both = [&run[..], &["--skill", "text.stats"]].concat();
     world.run(&both).refused(2, "usage.invalid");
     assert!(!world.path(".chargehand").exists());
@@ -193,6 +193,17 @@ fn a_plan_is_shown_changed_and_done_only_when_somebody_says_yes() {
         .map(|step| step["step"]["id"].as_str().unwrap())
         .collect();
     assert_eq!(kinds, ["plan", "work", "results", "look", "answer"]);
+    // What was printed of it is a plan, too; what was printed of its work is none.
+    world.file("effects", "");
+    world.file("dry.json", planned.to_string());
+    let again = world.json(&[&run[..], &["--plan", "dry.json"]].concat());
+    assert_eq!(again["status"], "completed", "{again}");
+    assert_eq!(noted(&world), all());
+    world.file("done.json", done.to_string());
+    world
+        .run(&[&run[..], &["--plan", "done.json"]].concat())
+        .refused(2, "plan.invalid")
+        .names("the plan done.json: it is what a run printed that did not only plan");
     world
         .run(&[&run[..], &["--plan", "nowhere.json"]].concat())
         .refused(2, "plan.invalid")
@@ -561,4 +572,200 @@ fn a_tool_that_is_too_slow_is_seen_by_its_name() {
     let run = act("60s");
     let spending = world.json(&["runs", "spending", &run]);
     assert_eq!(spending["tools"]["slow.one"], quick);
+}
+
+/// A crew whose only model is a provider's at this address; its run is over soon.
+fn at(world: &World, model: &str, address: &str, wall: &str) {
+    world.file(
+        "crew.yaml",
+        format!(
+            "version: 1\nname: away\nmodels:\n  m: {{model: {model}, base_url: \"{address}\"}}\n\
+             supervisor: {{model: m, instructions: You lead.}}\n\
+             agents:\n  clerk: {{description: Notes., model: m, instructions: You note.}}\n\
+             budget: {{wall: {wall}}}\n"
+        ),
+    );
+}
+
+/// A provider that answers everything with this.
+fn provider(status: &'static str, body: &'static str) -> String {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut asked = BufReader::new(stream.try_clone().unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while asked.read_line(&mut line).is_ok_and(|bytes| bytes > 2) {
+                let lower = line.to_lowercase();
+                if let Some(bytes) = lower.strip_prefix("content-length:") {
+                    length = bytes.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let _ = asked.read_exact(&mut vec![0; length]);
+            let bytes = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
+                 content-length: {bytes}\r\nconnection: close\r\n\r\n{body}"
+            );
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_provider_that_is_down_is_told_while_it_is_tried_again() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let broken = provider(
+        "500 Oops",
+        "{\"error\": {\"message\": \"the disk is full\"}}",
+    );
+    for (model, address, said) in [
+        (
+            "ollama/qwen3",
+            closed.as_str(),
+            "Connection refused (os error 111) (is ollama running?)",
+        ),
+        (
+            "openai/gpt-5-mini",
+            &broken,
+            "openai: answered 500: the disk is full",
+        ),
+    ] {
+        let world = World::new();
+        at(&world, model, address, "12s");
+        let done = world.run(&["run", "Note it", "--crew", "crew.yaml"]);
+        let lines: Vec<&str> = done.err.lines().collect();
+        let late: Vec<&&str> = lines
+            .iter()
+            .filter(|line| line.contains("no answer yet for the plan: "))
+            .collect();
+        // At once, and then no more than one each ten seconds.
+        assert!((1..=3).contains(&late.len()), "{done:#?}");
+        for part in [
+            said,
+            "; next try in ",
+            " of 6 failed)",
+            "; at most 3 attempts or ",
+            ", when the run's time is over",
+        ] {
+            assert!(late[0].contains(part), "“{part}” is not in {done:#?}");
+        }
+        done.ended(1);
+    }
+}
+
+#[test]
+fn a_transcript_that_cannot_be_used_is_told_on_its_line() {
+    let world = World::new();
+    desk(&world, 0, "pure");
+    let run = ["run", "Note the letters", "--crew", "crew.yaml"];
+    for (answers, said, help) in [
+        (
+            None,
+            "the transcript answers.json: No such file or directory",
+            "write the transcript",
+        ),
+        (
+            Some("{\"rules\": [{\"whem\": {}}]}"),
+            "the transcript answers.json: unknown field `whem`",
+            "Correct the transcript",
+        ),
+    ] {
+        match answers {
+            None => std::fs::remove_file(world.path("answers.json")).unwrap(),
+            Some(text) => world.file("answers.json", text),
+        }
+        for command in [&["crew", "check"][..], &run] {
+            let done = world.run(command).ended(2);
+            let begin = "error[model.script]: crew.yaml:3:13: ";
+            assert!(done.err.starts_with(begin), "{done:#?}");
+            assert!(done.err.contains(said), "{done:#?}");
+            assert!(
+                done.err.contains("  3 | models: {m: scripted/answers.json"),
+                "{done:#?}"
+            );
+            let (_, hint) = done.err.split_once("  help: ").unwrap();
+            assert!(hint.contains(help), "{done:#?}");
+            assert!(!hint.contains("variable"), "{done:#?}");
+        }
+    }
+    assert!(!world.path(".chargehand").exists());
+}
+
+#[test]
+fn what_a_provider_refuses_for_good_is_told_with_its_code_and_what_to_do() {
+    let refused = provider(
+        "401 Unauthorized",
+        "{\"error\": {\"message\": \"Incorrect API key provided\", \"code\": \"invalid_api_key\"}}",
+    );
+    let unknown = provider(
+        "404 Not Found",
+        "{\"error\": {\"message\": \"no such model\", \"code\": \"model_not_found\"}}",
+    );
+    let ran = |address: &str| {
+        let world = World::new();
+        at(&world, "openai/gpt-5-mini", address, "60s");
+        let text = world.read("crew.yaml");
+        let key = "base_url: \"http";
+        world.file(
+            "crew.yaml",
+            text.replace(key, &format!("key: secret://DESK, {key}")),
+        );
+        let mut command = world.command(&["run", "Note it", "--crew", "crew.yaml"]);
+        command.env("CHARGEHAND_SECRET_DESK", "hush4711");
+        finish(command.spawn().unwrap(), b"").ended(1).out
+    };
+    let out = ran(&refused);
+    for part in [
+        "openai: answered 401: Incorrect API key provided (the key comes from CHARGEHAND_SECRET_DESK)",
+        "\ncode  model.key\nhelp  Set the provider's variable",
+        " runs retry run_",
+    ] {
+        assert!(out.contains(part), "“{part}” is not in {out}");
+    }
+    assert!(!out.contains("hush4711"), "{out}");
+    let out = ran(&unknown);
+    assert!(
+        out.contains("openai: answered 404: no such model\n"),
+        "{out}"
+    );
+    let code = "\ncode  model.unknown\nhelp  Correct the model's name";
+    assert!(out.contains(code), "{out}");
+    // The crew that would be right is not the one that the run was planned for.
+    assert!(!out.contains("runs retry"), "{out}");
+}
+
+#[test]
+fn which_models_are_transcripts_is_told_as_it_is() {
+    let world = World::new();
+    desk(&world, 0, "pure");
+    let run = [
+        "run",
+        "Note the letters",
+        "--crew",
+        "crew.yaml",
+        "--dry-run",
+    ];
+    let all = "scripted: answers come from a transcript, no model is asked\n";
+    let some =
+        "scripted: the answers of lead come from a transcript, those of the others from models\n";
+    let text = world.read("crew.yaml");
+    // A model that nobody asks is none of them, whichever it is.
+    let (mixed, unused) = (
+        text.replace(
+            "m: scripted/answers.json",
+            "m: ollama/none, x: scripted/answers.json",
+        ),
+        text.replace("models: {", "models: {x: ollama/none, "),
+    );
+    for (crew, told) in [(&text, all), (&mixed, some), (&unused, all)] {
+        world.file("crew.yaml", crew);
+        let done = world.run(&run).ended(0);
+        assert!(done.err.contains(told), "{done:#?}");
+    }
 }

@@ -710,3 +710,48 @@ fn a_folder_that_may_not_be_written_is_refused_and_can_be_read() {
     }
     kept.is_unharmed();
 }
+
+#[test]
+fn errors_are_json_only_for_who_asks_for_json() {
+    let world = World::new();
+    for (args, json) in [
+        (&["run", "--input", "data.json"][..], false),
+        (&["run", "--input", "json"], false),
+        (&["run", "-o", "text", "--crew", "json"], false),
+        (&["run", "-o", "json"], true),
+        (&["run", "-ojson"], true),
+        (&["run", "--output", "json", "--input", "a.txt"], true),
+        (&["run", "--output=json"], true),
+    ] {
+        let done = world.run(args).ended(2);
+        let is_json = done.err.starts_with("{\"error\":");
+        assert_eq!(is_json, json, "{args:?} {done:#?}");
+        assert!(done.err.contains("usage.invalid"), "{done:#?}");
+    }
+}
+
+#[test]
+fn help_does_not_break_in_mid_line_and_its_examples_work() {
+    let world = World::new();
+    for command in ["run", "chat", "serve", "events"] {
+        let help = world.run(&[command, "--help"]).ended(0).out;
+        let (_, text) = help.split_once("\nExamples:\n").unwrap();
+        let paragraphs = text.split("\n\n").skip(1);
+        for paragraph in paragraphs {
+            let lines: Vec<&str> = paragraph.trim_end().lines().collect();
+            // A line is as full as the first word of the next one lets it be.
+            for pair in lines.windows(2) {
+                let next = pair[1].split(' ').next().unwrap();
+                let width = pair[0].chars().count() + 1 + next.chars().count();
+                assert!(width > 80, "{command}: {pair:?}");
+            }
+        }
+    }
+    let help = world.run(&["tools", "list", "--help"]).ended(0).out;
+    let (_, examples) = help.split_once("\nExamples:\n").unwrap();
+    let mut lines = examples.lines();
+    let example = lines.find(|line| line.contains("--category")).unwrap();
+    let args: Vec<&str> = example.split_whitespace().skip(1).collect();
+    let listed = world.run(&args).ended(0);
+    assert!(listed.out.contains("http.fetch"), "{listed:#?}");
+}

@@ -227,6 +227,7 @@ for line in sys.stdin:
             "version: 1\nname: desk\nmodels: {{m: scripted/none.json}}\nagents:\n  clerk: {{description: D., instructions: I., tools: [shop.{tool}]}}\nmcp: {{shop: {{command: python3 shop.py}}}}\n"
         )
     };
+    world.file("none.json", "{\"rules\": []}");
     world.file("crew.yaml", crew("find"));
     let said = world.run(&["crew", "check", "--servers"]).ended(0);
     for seen in ["shop, MCP 2025-11-25, 2 tools", "find, refund"] {

@@ -1,4 +1,5 @@
-//! What the documentation tells a reader to ask the server by curl, asked as it stands there.
+//! What the documentation tells a reader to ask the server by curl, and to write for a crew, done as it
+//! stands there.
 
 use crate::network::Process;
 use crate::world::World;
@@ -102,4 +103,68 @@ fn every_documented_curl_is_answered() {
         }
     }
     assert!(seen >= 9, "{seen} lines were found");
+}
+
+/// The fenced blocks of this language below a heading of a page, up to the next heading.
+fn blocks(page: &str, heading: &str, language: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let text = std::fs::read_to_string(root.join(page)).unwrap();
+    let below = text.split_once(&format!("\n{heading}\n"));
+    let (_, below) = below.unwrap_or_else(|| panic!("{page} has no {heading}"));
+    let section = below.split("\n#").next().unwrap_or_default();
+    let fence = format!("```{language}\n");
+    let blocks = section.split(&fence).skip(1);
+    let inner = blocks.map(|block| block.split("```").next().unwrap_or_default());
+    inner.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_documented_transcript_answers() {
+    let world = World::new();
+    let heading = "### Transcripts";
+    let [crew, transcript] =
+        ["yaml", "json"].map(|language| blocks("docs/agents.md", heading, language).remove(0));
+    world.file("crew.yaml", crew);
+    world.file("rain.json", transcript);
+    let done = world.json(&["run", "Do I need an umbrella?", "--crew", "crew.yaml"]);
+    assert_eq!(done["final_result"]["text"], "Take an umbrella [1].");
+    // What only the tool knew was filled in.
+    let tasks = world.json(&["tasks", "list"]).to_string();
+    assert!(tasks.contains("Now there is rain."), "{tasks}");
+    world.is_sound();
+}
+
+#[test]
+fn the_documented_plan_is_done() {
+    let world = World::new();
+    let plan = blocks("docs/agents.md", "## A run", "json").remove(0);
+    world.file("plan.json", plan);
+    world.file("letters.jsonl", "{\"letter\": 1}\n");
+    world.file(
+        "crew.yaml",
+        "version: 1\nname: desk\nmodels: {m: scripted/answers.json}\n\
+         supervisor: {model: m, instructions: You lead.}\n\
+         agents:\n  clerk: {description: Notes letters., model: m, instructions: You note., tools: [letters.note]}\n\
+         tools:\n  letters.note: {command: 'echo true', description: Notes one., input: {type: object}, effect: pure}\n",
+    );
+    let rules = serde_json::json!({"rules": [
+        {"when": {"last_contains": "Answer the goal"}, "answer": {"text": "One letter [1] [2]."}},
+        {"when": {"system_contains": "You lead"}, "answer": {"text": "{\"accepted\": true, \"reason\": \"it is\"}"}},
+        {"when": {"last_contains": "Note letter 1."}, "answer": {"calls": [{"tool": "letters_note"}]}},
+        {"when": {"last_contains": "Say how many"}, "answer": {"text": "1"}},
+        {"when": {"tool_result_contains": "true"}, "answer": {"text": "Noted."}},
+    ]});
+    world.file("answers.json", rules.to_string());
+    let run = [
+        "run",
+        "Note it",
+        "--crew",
+        "crew.yaml",
+        "--input",
+        "letters.jsonl",
+    ];
+    let done = world.json(&[&run[..], &["--plan", "plan.json"]].concat());
+    assert_eq!(done["status"], "completed", "{done}");
+    assert_eq!(done["final_result"]["status"], "done", "{done}");
+    assert_eq!(done["final_result"]["sources"].as_array().unwrap().len(), 2);
 }

@@ -26,6 +26,8 @@ fn example(name: &str) -> String {
     assert_eq!(err, "", "{out}");
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
+    // What it says to look at next would be gone.
+    assert!(!out.contains("\nnext "), "{out}");
     out
 }
 
@@ -151,6 +153,10 @@ fn a_support_desk_answers_its_letters() {
             "deliver it on 23 November",
             "49.90 EUR were paid back",
             "it can still be cancelled",
+            "== Letter T-2: what was claimed first had no receipt",
+            "turn_1: Dear customer, your refund is surely on its way.",
+            "call_1: orders.lookup (the receipt)",
+            "turn_3: Dear customer, your return has arrived",
         ],
     );
 }

@@ -227,7 +227,7 @@ fn a_goal_that_nobody_here_can_do() {
         &first.join("\n"),
         r"
 error[plan.no_skill]: no offline skill can do what the goal calls “translate”
-  help: Name an analysis in the goal, or choose with `--skill NAME`, or bring your own program with `--worker-command`. A model will plan freely in a later version. The skills:
+  help: Name an analysis in the goal, or choose with `--skill NAME`, or bring your own program with `--worker-command`. With `--crew FILE` a model plans freely; `chargehand init` writes such a file. The skills:
 ",
     );
 }

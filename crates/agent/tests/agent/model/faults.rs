@@ -206,6 +206,7 @@ fn hasty(provider: Provider, url: &str) -> Arc<dyn Model> {
         base_url: Some(url.into()),
         key: Some(Key::new(HUSH).unwrap()),
         timeout: Duration::from_millis(300),
+        ..Settings::default()
     };
     connect(&name(provider), &settings).unwrap()
 }
