@@ -222,7 +222,8 @@ fn told(task: &TaskView) -> Vec<String> {
 
 /// Whether a text says that a call of this tool took too long.
 fn is_late(text: &str, tool: &str) -> bool {
-    text.contains("timed out") && text.contains(&format!("“{tool}”"))
+    let late = ["timed out", "took longer than"];
+    late.iter().any(|words| text.contains(words)) && text.contains(&format!("“{tool}”"))
 }
 
 /// Who did a task.

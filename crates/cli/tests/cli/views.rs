@@ -83,6 +83,34 @@ fn a_crew_that_failed_says_what_each_brief_came_to_and_which_tool_it_was() {
 }
 
 #[test]
+fn tools_that_flood_or_give_no_json_are_counted_too() {
+    let world = World::new();
+    let tool = |name: &str, command: &str| {
+        format!(
+            "  {name}: {{command: {command}, description: d, input: {{type: object}}, effect: at_most_once}}\n"
+        )
+    };
+    let more = clerk("loud.one, much.one")
+        + "supervisor: {replans: 0}\ntools:\n"
+        + &tool("loud.one", "echo hello")
+        + &tool("much.one", "yes");
+    let briefs = json!([brief("Be loud."), brief("Say much.")]);
+    let rules = vec![
+        called("Be loud", "loud_one"),
+        called("Say much", "much_one"),
+    ];
+    crew(&world, &more, &briefs, rules);
+    world.run(&RUN).ended(1);
+    let spending = world.json(&["runs", "spending", &last_run(&world)]);
+    let failed = json!({"calls": 1, "failed": 1, "timed_out": 0});
+    assert_eq!(
+        spending["tools"],
+        json!({"loud.one": failed, "much.one": failed}),
+        "{spending}"
+    );
+}
+
+#[test]
 fn tasks_of_agents_are_listed_and_shown_in_words() {
     let world = World::new();
     let more = stuck(&world);
