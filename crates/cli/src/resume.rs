@@ -343,7 +343,7 @@ fn print_text(view: &RunView, made: &Aggregated, briefs: Option<&str>, target: &
     text += &format!(
         "\n\n{} {} in {}",
         view.run_id,
-        match is_partial(view) {
+        match agents::is_partial(view) {
             true => "completed in part",
             false => view.status.as_str(),
         },
