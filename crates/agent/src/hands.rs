@@ -71,6 +71,9 @@ pub trait Hands: Send + Sync + fmt::Debug {
     ) -> Result<Value, Failure>;
 }
 
+/// What a call fails with when its tool is not to be had: nothing was done.
+const LACKING: [&str; 3] = ["tool.unavailable", "mcp.unreachable", "mcp.no_tool"];
+
 /// Longest wait for tools to say whether they can be called.
 const ASKED: Duration = Duration::from_secs(5);
 
@@ -223,7 +226,7 @@ impl Hands for Granted {
         };
         let made = self.make_telling(tool, arguments, key, tell).await;
         if let (Err(failure), Some(card)) = (&made, self.card(tool))
-            && failure.code == "tool.unavailable"
+            && LACKING.contains(&failure.code.as_str())
         {
             note_missed(task, &card.name, Lack::Unavailable).await;
         }

@@ -142,13 +142,22 @@ pub enum Health {
         /// The tools it has, by the names that it gives them; without control characters.
         tools: BTreeSet<String>,
         /// Tools that were granted and cannot be used, each with the reason.
-        unusable: BTreeMap<String, String>,
+        unusable: BTreeMap<String, Unusable>,
     },
     /// It does not.
     Unavailable {
         /// Why.
         why: String,
     },
+}
+
+/// Why a tool that was granted cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unusable {
+    /// `mcp.no_tool` or `mcp.schema`.
+    pub code: String,
+    /// For people.
+    pub why: String,
 }
 
 impl Server {
@@ -212,7 +221,8 @@ impl Server {
                 let granted = self.granted.iter();
                 let unusable = granted.filter_map(|(tool, known)| {
                     let failure = self.offered(&listed, &known.name).err()?;
-                    Some((format!("{}.{tool}", self.name), failure.message))
+                    let (code, why) = (failure.code, failure.message);
+                    Some((format!("{}.{tool}", self.name), Unusable { code, why }))
                 });
                 Health::Available {
                     protocol,
@@ -502,6 +512,19 @@ impl Tool for RemoteTool {
     /// found out by calling: what cannot be called is not.
     async fn available(&self) -> Result<(), String> {
         self.server.equipped()
+    }
+
+    /// Whether the server can be reached and has the tool: it is asked.
+    async fn reachable(&self) -> Result<(), String> {
+        self.available().await?;
+        let asked = async {
+            let connection = self.server.connection().await?;
+            self.server.offer(&connection, &self.tool).await
+        };
+        asked
+            .await
+            .map(drop)
+            .map_err(|failure: Failure| failure.message)
     }
 
     async fn told(&self) -> Told {

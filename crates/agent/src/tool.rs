@@ -149,6 +149,15 @@ pub trait Tool: Send + Sync {
     /// Why not, for people.
     async fn available(&self) -> Result<(), String>;
 
+    /// Whether it could be called now, as far as can be found out by asking whoever does it. That may
+    /// take as long as a call; before a call only [`available`](Self::available) is asked.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    async fn reachable(&self) -> Result<(), String> {
+        self.available().await
+    }
+
     /// What models are told of it now: what its card says, unless it learns that elsewhere.
     async fn told(&self) -> Told {
         let card = self.card();
@@ -395,7 +404,10 @@ impl Toolbox {
             return Err(unknown(name, cards.iter().map(|card| card.name.as_str())));
         };
         let tool = Arc::clone(&held.tool);
-        let asked = limited(&held.card, async move { available(&*tool).await });
+        let asked = limited(&held.card, async move {
+            let said = tool.reachable().await;
+            said.map_err(|why| unavailable(&tool.card().name, &why))
+        });
         match asked.await {
             Err(silent) if silent.code != "tool.unavailable" => {
                 Err(Failure::new("tool.unavailable", silent.message))
@@ -502,13 +514,13 @@ impl fmt::Debug for Toolbox {
 }
 
 async fn available(tool: &dyn Tool) -> Result<(), Failure> {
-    let name = &tool.card().name;
-    tool.available().await.map_err(|why| {
-        Failure::new(
-            "tool.unavailable",
-            format!("“{name}” cannot be called now: {why}"),
-        )
-    })
+    let said = tool.available().await;
+    said.map_err(|why| unavailable(&tool.card().name, &why))
+}
+
+fn unavailable(name: &Name, why: &str) -> Failure {
+    let text = format!("“{name}” cannot be called now: {why}");
+    Failure::new("tool.unavailable", text)
 }
 
 /// Lets a tool run for as long as its card says. It runs as a task of its own, because one that
@@ -594,15 +606,7 @@ pub(crate) fn cut(text: &str) -> String {
 
 /// A name that every provider takes and no other tool has.
 fn model_name(name: &str, taken: &BTreeSet<&str>) -> String {
-    let letter = |c: char| match c {
-        'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' => c,
-        _ => '_',
-    };
-    let whole: String = name
-        .chars()
-        .take(MODEL_NAME_CHARS_MAX)
-        .map(letter)
-        .collect();
+    let whole = letters(name);
     let mut found = whole.clone();
     let mut number = 2;
     while taken.contains(found.as_str()) {
@@ -612,6 +616,16 @@ fn model_name(name: &str, taken: &BTreeSet<&str>) -> String {
         number += 1;
     }
     found
+}
+
+/// A name in letters that every provider takes.
+pub(crate) fn letters(name: &str) -> String {
+    let letter = |c: char| match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '-' => c,
+        _ => '_',
+    };
+    let chars = name.chars().take(MODEL_NAME_CHARS_MAX);
+    chars.map(letter).collect()
 }
 
 /// A schema, ready to check values. It refers to nothing outside of itself, and its patterns take

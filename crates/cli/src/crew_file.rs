@@ -3,6 +3,7 @@
 use crate::error::CliError;
 use crate::output::{Output, counted, cut, duration, print, print_json, say, table};
 use agent::crew::{AgentBudget, Crew, CrewError, FILE_DEFAULT, schema};
+use agent::errors::ERRORS;
 use agent::mcp::Health;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -232,15 +233,13 @@ fn tell_server(name: &str, health: &Health) {
             print(&format!("server      {name}, MCP {protocol}, {count}"));
             print(&format!("            {}", cut(&tools.join(", "), 1_000)));
             for (tool, why) in unusable {
-                say(&format!(
-                    "error: `{tool}` cannot be used: {}",
-                    cut(why, 400)
-                ));
+                let text = format!("`{tool}` cannot be used: {}", cut(&why.why, 400));
+                tell_error(&why.code, &text);
             }
         }
         Health::Unavailable { why } => {
             print(&format!("server      {name}, unavailable"));
-            say(&format!("error: {}", cut(why, 400)));
+            tell_error("mcp.unreachable", &cut(why, 400));
         }
     }
 }
@@ -256,6 +255,15 @@ fn own_budget(budget: &AgentBudget) -> String {
     match parts.is_empty() {
         true => "-".to_owned(),
         false => parts.join(", "),
+    }
+}
+
+/// As every other error is told.
+fn tell_error(code: &str, message: &str) {
+    say(&format!("error[{code}]: {message}"));
+    let explained = ERRORS.iter().find(|(known, _, _)| *known == code);
+    if let Some((_, _, help)) = explained {
+        say(&format!("  help: {help}"));
     }
 }
 

@@ -1,6 +1,7 @@
 //! How things are printed: text for people, one JSON document for programs.
 
 use clap::ValueEnum;
+use domain::budget::Budget;
 use domain::limits::PAGE_MAX;
 use domain::time::Time;
 use serde::Serialize;
@@ -74,8 +75,31 @@ pub(crate) fn instant(time: Time) -> String {
 pub(crate) fn duration(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
-        1_000..60_000 => format!("{:.1} s", ms as f64 / 1_000.0),
-        _ => format!("{} min {} s", ms / 60_000, ms / 1_000 % 60),
+        1_000..60_000 => {
+            let tenths = ms / 100;
+            match tenths % 10 {
+                0 => format!("{} s", tenths / 10),
+                tenth => format!("{}.{tenth} s", tenths / 10),
+            }
+        }
+        _ => match ms / 1_000 % 60 {
+            0 => format!("{} min", ms / 60_000),
+            seconds => format!("{} min {seconds} s", ms / 60_000),
+        },
+    }
+}
+
+/// What may be spent at most.
+pub(crate) fn limits(budget: &Budget) -> String {
+    let wall = budget.wall_ms.map(duration);
+    let rest = Budget {
+        wall_ms: None,
+        ..*budget
+    };
+    match (wall, rest == Budget::default()) {
+        (None, _) => rest.to_string(),
+        (Some(wall), true) => wall,
+        (Some(wall), false) => format!("{rest}, {wall}"),
     }
 }
 
@@ -100,6 +124,31 @@ pub(crate) fn limit(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Columns of text that is wrapped.
+const COLUMNS: usize = 100;
+
+/// A text in lines of at most [`COLUMNS`], where its words let it be, each after so many spaces.
+pub(crate) fn wrapped(text: &str, indent: usize) -> String {
+    let margin = " ".repeat(indent);
+    let mut lines: Vec<String> = Vec::new();
+    let mut room = 0;
+    for word in text.split_whitespace() {
+        let width = word.chars().count() + 1;
+        match lines.last_mut().filter(|_| width <= room) {
+            Some(line) => {
+                *line += " ";
+                *line += word;
+                room -= width;
+            }
+            None => {
+                lines.push(format!("{margin}{word}"));
+                room = COLUMNS.saturating_sub(indent + width - 1);
+            }
+        }
+    }
+    lines.join("\n")
+}
+
 /// Text cut to so many characters.
 pub(crate) fn cut(text: &str, characters: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -121,6 +170,21 @@ mod tests {
         assert_eq!(duration(999), "999 ms");
         assert_eq!(duration(1_500), "1.5 s");
         assert_eq!(duration(125_000), "2 min 5 s");
+        let whole = [25_000, 59_999, 600_000].map(duration);
+        assert_eq!(whole, ["25 s", "59.9 s", "10 min"]);
+        let budget = Budget {
+            calls: Some(3),
+            wall_ms: Some(600_000),
+            ..Budget::default()
+        };
+        assert_eq!(limits(&budget), "3 calls, 10 min");
+        assert_eq!(limits(&Budget::default()), "no bound");
+        assert_eq!(wrapped(&"word ".repeat(40), 2).lines().count(), 3);
+        assert!(
+            wrapped(&"word ".repeat(40), 2)
+                .lines()
+                .all(|line| line.len() <= COLUMNS)
+        );
         assert_eq!(cut("a  b\nc", 9), "a b c");
         assert_eq!(cut("abcdef", 4), "abc…");
         assert_eq!(

@@ -1,11 +1,12 @@
 //! Live progress: on a terminal a line per worker and a bar, otherwise plain lines. Always on
 //! standard error, so that standard output is the result alone.
 
+use crate::agents;
 use crate::backup::now;
 use crate::output::{Output, counted, cut, duration, say};
 use crate::reach::is_away;
 use crate::speech::{Late, Spoken};
-use agent::planning::{ANSWER_KIND, LOOK_KIND, PLAN_KIND, WORK_KIND};
+use domain::demand::Lack;
 use domain::error::Error;
 use domain::event::Event;
 use domain::graph::StepKind;
@@ -13,7 +14,6 @@ use domain::id::{RunId, TaskId};
 use domain::name::Name;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use protocol::ApiRead;
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -35,12 +35,22 @@ const LATENESS_MIN: Duration = Duration::from_secs(2);
 /// Where a task's input comes from, for the line of its worker.
 type Labels = HashMap<TaskId, String>;
 
+/// What was there of some runs before anybody looked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Before {
+    /// Tasks.
+    pub(crate) submitted: u64,
+    /// Of those, what was done.
+    pub(crate) completed: u64,
+}
+
 /// Shows what happens in these runs until they have ended.
 pub(crate) async fn follow(
     api: Arc<dyn ApiRead>,
     runs: Vec<RunId>,
     after: u64,
     total: u64,
+    before: Before,
     output: Output,
 ) {
     let live = std::io::stderr().is_terminal();
@@ -48,9 +58,9 @@ pub(crate) async fn follow(
         return;
     }
     let mut view = if live {
-        View::live(total)
+        View::live(total, before)
     } else {
-        View::plain(total)
+        View::plain(total, before)
     };
     let mut position = after;
     let mut open: BTreeSet<RunId> = runs.iter().copied().collect();
@@ -68,6 +78,7 @@ pub(crate) async fn follow(
         for recorded in &events {
             position = recorded.position;
             if recorded.event.run().is_none_or(|run| runs.contains(&run)) {
+                view.name(&*api, &recorded.event).await;
                 view.show(&recorded.event);
             }
             match &recorded.event {
@@ -95,6 +106,7 @@ pub(crate) async fn follow(
 /// What is shown, and on what.
 struct View {
     since: Instant,
+    before: Before,
     total: u64,
     submitted: u64,
     completed: u64,
@@ -119,27 +131,14 @@ struct Line {
     bar: Option<ProgressBar>,
 }
 
-/// What an agent's task is called.
-fn brief_label(kind: &str, input: &Value) -> Option<String> {
-    match kind {
-        PLAN_KIND => Some("the plan".into()),
-        ANSWER_KIND => Some("the answer".into()),
-        LOOK_KIND => Some("a look at how far it is".into()),
-        WORK_KIND => {
-            let (agent, objective) = (input["agent"].as_str()?, input["objective"].as_str()?);
-            Some(format!("{agent}: {}", cut(objective, 60)))
-        }
-        _ => None,
-    }
-}
-
 impl View {
-    fn plain(total: u64) -> Self {
+    fn plain(total: u64, before: Before) -> Self {
         Self {
             since: Instant::now(),
+            before,
             total,
-            submitted: 0,
-            completed: 0,
+            submitted: before.submitted,
+            completed: before.completed,
             failed: 0,
             labels: Labels::new(),
             workers: BTreeMap::new(),
@@ -149,7 +148,7 @@ impl View {
         }
     }
 
-    fn live(total: u64) -> Self {
+    fn live(total: u64, before: Before) -> Self {
         let all = MultiProgress::new();
         let bar = all.add(ProgressBar::new(total));
         let template = "  {bar:30} {pos}/{len} done · {msg} · {elapsed_precise}";
@@ -157,7 +156,7 @@ impl View {
             bar.set_style(style.progress_chars("█▉ "));
         }
         bar.set_message("0 failed");
-        let mut view = Self::plain(total);
+        let mut view = Self::plain(total, before);
         view.live = Some(Live { all, bar });
         view
     }
@@ -171,20 +170,7 @@ impl View {
                 if let Some(live) = &self.live {
                     live.bar.set_length(self.total);
                 }
-                let input = spec.input.value();
-                if let Some(label) = brief_label(spec.kind.as_str(), &input) {
-                    self.labels.insert(*task, label);
-                    return;
-                }
-                let source = &input["items"][0]["source"];
-                let label =
-                    source["file"]
-                        .as_str()
-                        .map(|file| match (&source["line"], &source["row"]) {
-                            (line, _) if line.is_u64() => format!("{file}:{line}"),
-                            (_, row) if row.is_u64() => format!("{file} row {row}"),
-                            _ => file.to_owned(),
-                        });
+                let label = agents::label(spec.kind.as_str(), &spec.input.value());
                 self.labels
                     .insert(*task, label.unwrap_or_else(|| task.to_string()));
             }
@@ -250,9 +236,34 @@ impl View {
             Event::BudgetWarned { .. } => {
                 self.note("most of the budget is spent; see `chargehand runs show`");
             }
+            Event::ToolMissed { miss, .. } if miss.lack == Lack::Unavailable => {
+                let tool = &miss.tool;
+                self.note(&format!(
+                    "{tool} cannot be called now; `chargehand tools list --crew FILE` says why"
+                ));
+            }
             Event::TaskRedriven { .. } => self.failed = self.failed.saturating_sub(1),
             _ => {}
         }
+    }
+
+    /// A task that was submitted before anybody looked has a name, too.
+    async fn name(&mut self, api: &dyn ApiRead, event: &Event) {
+        let task = match event {
+            Event::TaskAssigned { lease, .. }
+            | Event::TaskCompleted { lease, .. }
+            | Event::AttemptEnded { lease, .. } => lease.task,
+            Event::TaskFailed { task, .. } => *task,
+            _ => return,
+        };
+        if self.labels.contains_key(&task) {
+            return;
+        }
+        // Where it cannot be read it is called by its id.
+        let read = api.task_get(task).await.ok();
+        let label = read.and_then(|task| agents::label(task.kind.as_str(), &task.input.value()));
+        let label = label.unwrap_or_else(|| task.to_string());
+        self.labels.insert(task, label);
     }
 
     /// Until there may be another event, showing meanwhile what agents say.
@@ -382,8 +393,12 @@ impl Drop for View {
         }
         let ms = self.since.elapsed().as_millis() as u64;
         let (completed, failed) = (self.completed, self.failed);
+        let before = match self.before.completed {
+            0 => String::new(),
+            before => format!(" ({before} of them before)"),
+        };
         say(&format!(
-            "  {completed} completed · {failed} failed · {}",
+            "  {completed} completed{before} · {failed} failed · {}",
             duration(ms)
         ));
     }

@@ -1,19 +1,18 @@
 //! `chargehand resume`: goes on with what was interrupted. And the part of every command that works
 //! on runs until they end.
 
+use crate::agents;
 use crate::crew::{self, CrewPlan};
 use crate::error::{CliError, Reason};
 use crate::interrupt::Interrupt;
 use crate::output::{Output, counted, cut, duration, print, print_json, say};
-use crate::progress;
+use crate::progress::{self, Before};
 use crate::reach::patiently;
 use crate::review::planned;
 use crate::run::SUPERVISOR;
 use crate::target::{Site, Target};
 use agent::command::check_program;
 use agent::input::Source;
-use agent::mind::Completeness;
-use agent::planning::Answered;
 use agent::supervisor::{Aggregated, OneResult, Supervisor};
 use chargehand::Running;
 use domain::budget::{Amount, usd};
@@ -117,10 +116,11 @@ pub(crate) async fn go_on(
     let workers = crew::start(engine, &crews).await?;
     let api = engine.api();
     let supervisor = Supervisor::new(api, Name::literal(SUPERVISOR));
-    let left = runs
-        .iter()
-        .map(|run| u64::from(run.tasks.pending + run.tasks.running))
-        .sum();
+    let sum = |count: fn(&RunView) -> u32| runs.iter().map(|run| u64::from(count(run))).sum();
+    let before = Before {
+        submitted: sum(|run| run.tasks.total),
+        completed: sum(|run| run.tasks.completed),
+    };
     if output == Output::Text {
         for run in &runs {
             let (done, total) = (run.tasks.completed, run.tasks.total);
@@ -134,7 +134,8 @@ pub(crate) async fn go_on(
     let ids: Vec<RunId> = runs.iter().map(|run| run.run_id).collect();
     let told = Told {
         position,
-        total: left,
+        total: before.submitted,
+        before,
         target,
         output,
         interrupt,
@@ -146,8 +147,10 @@ pub(crate) async fn go_on(
 pub(crate) struct Told<'a> {
     /// The log's position before.
     pub(crate) position: u64,
-    /// Tasks to do.
+    /// Tasks in all, as far as is known.
     pub(crate) total: u64,
+    /// Of those, what was there already.
+    pub(crate) before: Before,
     /// Where it is kept.
     pub(crate) target: &'a Target,
     /// How to print.
@@ -169,21 +172,27 @@ pub(crate) async fn work(
         return interrupted(engine, workers).await;
     };
     let mut reports = Vec::new();
+    let mut briefs = Vec::new();
     for view in views {
         let id = view.run_id;
         let aggregated = patiently(&*api, async || supervisor.aggregate_results(id).await);
         let aggregated = aggregated.await?;
+        let wanted = told.output == Output::Text && has_no_answer(&view);
+        briefs.push(match wanted {
+            true => patiently(&*api, async || agents::briefs(&*api, id).await).await?,
+            false => None,
+        });
         reports.push((view, aggregated));
     }
     let statistics = patiently(&*api, async || api.statistics().await).await?;
     crew::stop(engine, workers).await?;
     let failed = reports
         .iter()
-        .any(|(view, _)| view.status != RunStatus::Completed || is_partial(view));
+        .any(|(view, _)| view.status != RunStatus::Completed || agents::is_partial(view));
     match told.output {
         Output::Text => {
-            for (view, aggregated) in &reports {
-                print_text(view, aggregated, told.target);
+            for ((view, aggregated), briefs) in reports.iter().zip(&briefs) {
+                print_text(view, aggregated, briefs.as_deref(), told.target);
             }
         }
         Output::Json => match reports.as_slice() {
@@ -226,6 +235,7 @@ pub(crate) async fn to_the_end(
         runs.to_vec(),
         told.position,
         told.total,
+        told.before,
         told.output,
     );
     let all_ended = async {
@@ -305,67 +315,16 @@ fn plan_steps(view: &RunView) -> Value {
 /// Results that are listed; `tasks list` has the rest.
 const LISTED_MAX: usize = 50;
 
-/// Whether something is missing from the answer of a crew of agents.
-fn is_partial(view: &RunView) -> bool {
-    let result = view.final_result.as_ref().map(|result| result.value());
-    let answered = result.and_then(|result| serde_json::from_value::<Answered>(result).ok());
-    answered.is_some_and(|answered| answered.status == Completeness::Partial)
+/// It is a run of agents that came to no answer and to no plan to look at.
+pub(crate) fn has_no_answer(view: &RunView) -> bool {
+    let by_agents = CrewPlan::of(view).is_ok_and(|crew| crew.crew_file.is_some());
+    by_agents && agents::answer(view).is_none() && planned(view).is_none()
 }
 
-/// The answer of a crew of agents, and what it cites.
-fn answer(view: &RunView) -> Option<String> {
-    let result = view.final_result.as_ref()?.value();
-    let answered: Answered = serde_json::from_value(result).ok()?;
-    let mut text = format!("{}\n\n", answered.text.trim());
-    for revision in &answered.revisions {
-        let change = |sign, names: &[String]| {
-            let named: Vec<String> = names.iter().map(|name| format!("{sign}{name}")).collect();
-            named.join(" ")
-        };
-        let (added, dropped) = (change('+', &revision.added), change('-', &revision.dropped));
-        let what = match &revision.split {
-            Some(_) => "split",
-            None => "changed",
-        };
-        text += &format!(
-            "plan {what} after round {}: {} {added} {dropped}\n",
-            revision.round,
-            cut(&revision.reason, 160)
-        );
-    }
-    if let Some(reason) = &answered.ended {
-        text += &format!("ended early: {reason}\n");
-    }
-    for missing in &answered.missing {
-        let (objective, reason) = (cut(&missing.objective, 80), cut(&missing.reason, 160));
-        text += &format!("missing {}: {objective}: {reason}\n", missing.brief);
-    }
-    for question in &answered.open {
-        text += &format!("open: {}\n", cut(question, 160));
-    }
-    if answered.status == Completeness::Partial && answered.missing.is_empty() {
-        text += "partial: a bound was reached before the end\n";
-    }
-    for source in &answered.sources {
-        let receipts = match source.receipts.len() {
-            0 => "no receipts".to_owned(),
-            n => counted(n, "receipt"),
-        };
-        let sure = source.confidence.map_or_else(String::new, |confidence| {
-            format!(", {:.0} % sure", confidence * 100.0)
-        });
-        let (number, agent) = (source.number, &source.agent);
-        text += &format!(
-            "  [{number}] {agent}: {} ({receipts}{sure})\n",
-            cut(&source.objective, 80)
-        );
-    }
-    Some(text.trim_end().to_owned())
-}
-
-fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
+fn print_text(view: &RunView, made: &Aggregated, briefs: Option<&str>, target: &Target) {
     let mut text = String::new();
-    let answer = answer(view);
+    // What agents did is told as they tell it: what their tasks hold is for programs.
+    let answer = agents::answer(view).or_else(|| briefs.map(str::to_owned));
     // What a program printed is listed in the result itself.
     let by_program = CrewPlan::of(view).is_ok_and(|crew| crew.worker_command.is_some());
     if made.results.len() > 1 && !by_program && answer.is_none() && planned(view).is_none() {
@@ -384,7 +343,7 @@ fn print_text(view: &RunView, made: &Aggregated, target: &Target) {
     text += &format!(
         "\n\n{} {} in {}",
         view.run_id,
-        match is_partial(view) {
+        match agents::is_partial(view) {
             true => "completed in part",
             false => view.status.as_str(),
         },

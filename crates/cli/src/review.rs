@@ -1,7 +1,7 @@
 //! Plans before their work: what is shown of one, and how a person says yes, changes it, or says no.
 
 use crate::error::CliError;
-use crate::output::{counted, cut, say, table};
+use crate::output::{counted, cut, say, table, wrapped};
 use crate::resume::spent;
 use crate::target::Target;
 use agent::planning::{Minds, Plan, Round};
@@ -9,8 +9,12 @@ use domain::json::Json;
 use domain::run::RunStatus;
 use protocol::v1::RunView;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::Path;
+
+/// Characters of a made agent's prompt that are shown.
+const PROMPT_CHARS: usize = 800;
 
 /// What a run planned, if it did nothing else.
 pub(crate) fn round(view: &RunView) -> Option<Round> {
@@ -45,15 +49,7 @@ fn shown(plan: &Plan, cost: Option<String>) -> String {
         vec![
             brief.id.clone(),
             match &brief.spawn {
-                Some(made) => format!(
-                    "{} (made: {} characters, {})",
-                    brief.agent,
-                    made.prompt.chars().count(),
-                    match made.tools.len() {
-                        0 => "no tools".to_owned(),
-                        _ => made.tools.iter().cloned().collect::<Vec<_>>().join(" "),
-                    }
-                ),
+                Some(_) => format!("{} (made)", brief.agent),
                 None => brief.agent.clone(),
             },
             cut(&brief.objective, 70),
@@ -73,6 +69,20 @@ fn shown(plan: &Plan, cost: Option<String>) -> String {
         "checks",
     ];
     let mut text = table(&heading, rows.collect());
+    // Who is made is approved with the plan: what it is told and what it may use, once.
+    let mut made = BTreeMap::new();
+    for brief in &plan.briefs {
+        made.extend(brief.spawn.as_ref().map(|spawned| (&brief.agent, spawned)));
+    }
+    for (name, spawned) in made {
+        let tools: Vec<&str> = spawned.tools.iter().map(String::as_str).collect();
+        let tools = match tools.is_empty() {
+            true => "no tools".to_owned(),
+            false => format!("tools {}", tools.join(" ")),
+        };
+        text += &format!("\n\nmade  {name}, {tools}");
+        text += &format!("\n{}", wrapped(&cut(&spawned.prompt, PROMPT_CHARS), 6));
+    }
     if let Some(cost) = cost {
         text += &format!("\n\n{}, about {cost}", counted(plan.briefs.len(), "brief"));
     }

@@ -4,7 +4,8 @@ use crate::crew::{self, CrewPlan, PinnedCrew};
 use crate::crew_file;
 use crate::error::CliError;
 use crate::interrupt::Interrupt;
-use crate::output::{Output, counted, say, whole};
+use crate::output::{Output, counted, limits, say, whole};
+use crate::progress::Before;
 use crate::resume::{self, Told};
 use crate::review::{self, Verdict};
 use crate::target::Target;
@@ -128,6 +129,7 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
     let told = Told {
         position,
         total: tasks as u64,
+        before: Before::default(),
         target,
         output,
         interrupt,
@@ -200,6 +202,7 @@ async fn run_crew(
     let mut told = Told {
         position: api.event_wait(0, std::time::Duration::ZERO).await?,
         total: 1,
+        before: Before::default(),
         target,
         output,
         interrupt: Interrupt::listen(),
@@ -298,7 +301,10 @@ pub(crate) fn introduce(crew: &agent::crew::Crew) {
         say(&format!("      {said}"));
     }
     let (budget, briefs) = (crew.budget.of_run(), crew.budget.fan_out);
-    say(&format!("      at most {budget}, {briefs} briefs"));
+    say(&format!(
+        "      at most {}, {briefs} briefs",
+        limits(&budget)
+    ));
     for name in crew.unpriced() {
         say(&format!(
             "      no price is known of {name}: its money is not counted; say `price` in the crew file"

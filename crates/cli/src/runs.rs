@@ -1,15 +1,17 @@
 //! `chargehand runs`: list, show, spending, watch, cancel, retry.
 
+use crate::agents;
 use crate::chat::Screen;
 use crate::error::CliError;
-use crate::output::{Output, cut, duration, instant, print, print_json, say, table};
+use crate::output::{Output, cut, duration, instant, limits, print, print_json, say, table};
 use crate::resume;
+use crate::review::planned;
 use crate::speech::hear;
 use crate::target::Target;
 use crate::tasks::waits;
 use agent::spending::{Calls, Spending};
 use domain::budget::{Amount, usd};
-use domain::run::RunStatus;
+use domain::run::{RunStatus, StepStatus};
 use domain::task::TaskStatus;
 use protocol::ApiRead;
 use protocol::api::{RunQuery, TaskQuery};
@@ -99,7 +101,8 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
             let engine = target.open_to_read()?;
             let view = engine.run_get(run.parse()?).await?;
             let stuck = stuck(&*engine.api(), &view).await?;
-            show_with(&view, &stuck, output);
+            let briefs = briefs(&*engine.api(), &view, output).await?;
+            show_with(&view, &stuck, briefs.as_deref(), output);
         }
         Args::Spending { run } => {
             let (engine, run) = (target.open_to_read()?, run.parse()?);
@@ -118,7 +121,9 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
             let run = run.parse()?;
             let engine = target.open_existing()?;
             engine.run_cancel(run, reason).await?;
-            show(&engine.run_get(run).await?, output);
+            let view = engine.run_get(run).await?;
+            let briefs = briefs(&*engine.api(), &view, output).await?;
+            show_with(&view, &[], briefs.as_deref(), output);
         }
         Args::Retry { run } => {
             let run = run.parse()?;
@@ -229,12 +234,34 @@ fn why(stuck: &[TaskView]) -> Vec<String> {
     lines
 }
 
-fn show(run: &RunView, output: Output) {
-    show_with(run, &[], output);
+/// What the briefs came to of a run of agents that ended without an answer.
+async fn briefs(
+    api: &dyn ApiRead,
+    run: &RunView,
+    output: Output,
+) -> Result<Option<String>, CliError> {
+    let wanted = output == Output::Text && run.ended_at.is_some() && resume::has_no_answer(run);
+    match wanted {
+        true => Ok(agents::briefs(api, run.run_id).await?),
+        false => Ok(None),
+    }
 }
 
-/// With the tasks that wait.
-fn show_with(run: &RunView, stuck: &[TaskView], output: Output) {
+/// What a step of a run is called: in one that is over, nothing runs or waits any more.
+fn standing(run: &RunView, status: StepStatus) -> String {
+    use StepStatus as S;
+    match (run.ended_at, status) {
+        (Some(_), S::Waiting | S::Skipped) => "not begun".into(),
+        (Some(_), S::Running | S::AwaitingSupervisor | S::AwaitingPartial) => "cancelled".into(),
+        _ => {
+            let name = serde_json::to_value(status).unwrap_or_default();
+            name.as_str().unwrap_or_default().replace('_', " ")
+        }
+    }
+}
+
+/// With the tasks that wait, and what briefs came to.
+fn show_with(run: &RunView, stuck: &[TaskView], briefs: Option<&str>, output: Output) {
     if output == Output::Json {
         let mut document = json!(run);
         if !stuck.is_empty() {
@@ -263,7 +290,7 @@ fn show_with(run: &RunView, stuck: &[TaskView], output: Output) {
         }
         text += &format!(
             "\n  budget    {}, {} % used\n",
-            account.budget,
+            limits(&account.budget),
             account.used_percent()
         );
     }
@@ -284,7 +311,6 @@ fn show_with(run: &RunView, stuck: &[TaskView], output: Output) {
         text += &format!("  cancelled {reason}\n");
     }
     let step = |step: &protocol::v1::StepView| {
-        let status = serde_json::to_value(step.status).unwrap_or_default();
         let n = |count: u32| {
             if step.tasks.total == 0 {
                 String::new()
@@ -294,7 +320,7 @@ fn show_with(run: &RunView, stuck: &[TaskView], output: Output) {
         };
         vec![
             step.step.to_string(),
-            status.as_str().unwrap_or_default().to_owned(),
+            standing(run, step.status),
             n(step.tasks.completed),
             n(step.tasks.running),
             n(step.tasks.pending),
@@ -315,7 +341,11 @@ fn show_with(run: &RunView, stuck: &[TaskView], output: Output) {
         "\n{}\n",
         table(&heading, run.steps.iter().map(step).collect())
     );
-    if let Some(result) = &run.final_result {
+    if let Some(told) = agents::answer(run).or_else(|| planned(run)) {
+        text += &format!("\n{told}");
+    } else if let Some(briefs) = briefs {
+        text += &format!("\n{briefs}");
+    } else if let Some(result) = &run.final_result {
         let value = result.value();
         let shown = value["text"]
             .as_str()
@@ -344,16 +374,18 @@ async fn watch(run: &str, target: &Target, output: Output) -> Result<(), CliErro
         });
     }
     loop {
-        let (view, worked_on) = {
+        let (view, briefs, worked_on) = {
             let engine = target.open_to_read()?;
-            (engine.run_get(id).await?, target.is_worked_on())
+            let view = engine.run_get(id).await?;
+            let briefs = briefs(&*engine.api(), &view, output).await?;
+            (view, briefs, target.is_worked_on())
         };
         if view.ended_at.is_some() {
             // What was said last is said before the result.
             let _ = tokio::time::timeout(LAST_WORDS, listening.join_next()).await;
         }
         if shown.as_ref() != Some(&view) {
-            show(&view, output);
+            show_with(&view, &[], briefs.as_deref(), output);
             shown = Some(view.clone());
         }
         if view.ended_at.is_some() {

@@ -1,7 +1,8 @@
 //! `chargehand tasks`: list, show, cancel, redrive, resolve, reassign.
 
+use crate::agents;
 use crate::error::CliError;
-use crate::output::{Output, cut, duration, instant, print, print_json, table};
+use crate::output::{Output, cut, duration, instant, print, print_json, table, wrapped};
 use crate::target::Target;
 use domain::json::Json;
 use domain::name::Name;
@@ -9,7 +10,7 @@ use domain::record::{Finding, RecordState};
 use domain::task::{Address, Failure, TaskStatus, Waits};
 use protocol::api::TaskQuery;
 use protocol::v1::TaskView;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Subcommand)]
@@ -199,13 +200,16 @@ fn list(tasks: &[TaskView]) -> String {
         return "No tasks.".into();
     }
     let row = |task: &TaskView| {
-        let about = match (&task.waits_for, &task.failure) {
-            (Some(reason), _) => waits(reason),
-            (None, Some(failure)) => format!("{}: {}", failure.code, failure.message),
-            (None, None) => task
-                .output
-                .as_ref()
-                .map_or_else(String::new, |o| o.text().to_owned()),
+        let why = match (&task.waits_for, &task.failure) {
+            (Some(reason), _) => Some(waits(reason)),
+            (None, Some(failure)) => Some(format!("{}: {}", failure.code, failure.message)),
+            (None, None) => None,
+        };
+        let input = task.input.value();
+        let about = match (agents::about(task.kind.as_str(), &input), why) {
+            (Some(about), Some(why)) => format!("{} — {}", cut(&about, 40), cut(&why, 60)),
+            (Some(one), None) | (None, Some(one)) => cut(&one, 60),
+            (None, None) => cut(&agents::in_words(&input).unwrap_or_default(), 60),
         };
         vec![
             task.task_id.to_string(),
@@ -215,7 +219,7 @@ fn list(tasks: &[TaskView]) -> String {
                 .as_ref()
                 .map_or_else(|| "-".into(), ToString::to_string),
             task.attempts.to_string(),
-            cut(&about, 60),
+            about,
         ]
     };
     table(
@@ -271,9 +275,71 @@ fn show(task: &TaskView) -> String {
             format!("{key} {state} by attempt {n} ({class}){what}"),
         );
     }
-    line("brief", cut(task.input.text(), 600));
+    text += &format!("  brief\n{}", indented(&task.input));
     if let Some(output) = &task.output {
-        line("result", cut(output.text(), 2_000));
+        text += &format!("  result\n{}", indented(output));
     }
     text.trim_end().to_owned()
+}
+
+/// Lines of a task's input or output that are shown; `--output json` has all of it.
+const SHOWN_LINES_MAX: usize = 40;
+/// Characters of one text in it.
+const SHOWN_CHARS_MAX: usize = 1_000;
+
+/// JSON as a person reads it: a line for each value below its name, texts wrapped, nothing empty.
+fn indented(json: &Json) -> String {
+    let mut lines = Vec::new();
+    outline(&json.value(), "", 4, &mut lines);
+    let left = lines.len().saturating_sub(SHOWN_LINES_MAX);
+    lines.truncate(SHOWN_LINES_MAX);
+    if left > 0 {
+        lines.push(format!(
+            "    … and {left} more lines; `--output json` has all"
+        ));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn outline(value: &Value, name: &str, indent: usize, lines: &mut Vec<String>) {
+    let deeper = match name {
+        "" | "-" => indent,
+        _ => indent + 2,
+    };
+    let margin = " ".repeat(indent);
+    match value {
+        Value::Null => {}
+        Value::Array(all) if all.is_empty() => {}
+        Value::Object(all) if all.is_empty() => {}
+        Value::Array(_) | Value::Object(_) if !["", "-"].contains(&name) => {
+            lines.push(format!("{margin}{name}"));
+            outline(value, "", deeper, lines);
+        }
+        Value::Array(all) => all.iter().for_each(|one| outline(one, "-", indent, lines)),
+        Value::Object(all) => {
+            let begins = lines.len();
+            let inner = if name == "-" { indent + 2 } else { indent };
+            for (name, value) in all {
+                outline(value, name, inner, lines);
+            }
+            if name == "-"
+                && let Some(first) = lines.get_mut(begins)
+            {
+                // The first line of each of several has its mark.
+                first.replace_range(indent..=indent, "-");
+            }
+        }
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            let said = match value {
+                Value::String(text) => cut(text, SHOWN_CHARS_MAX),
+                other => other.to_string(),
+            };
+            let said = match name {
+                "" => said,
+                "-" => format!("- {said}"),
+                _ => format!("{name}: {said}"),
+            };
+            lines.extend(wrapped(&said, indent).lines().map(str::to_owned));
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::crew_file;
 use crate::error::CliError;
-use crate::output::{Output, instant, print, print_json, table};
+use crate::output::{Output, cut, duration, instant, print, print_json, table};
 use crate::target::Target;
 use agent::crew::Crew;
 use agent::tool::Toolbox;
@@ -38,6 +38,9 @@ pub(crate) async fn run(args: Args, target: &Target, output: Output) -> Result<E
     }
 }
 
+/// Characters of why a tool cannot be called.
+const REASON_CHARS: usize = 200;
+
 async fn list(
     crew: Option<PathBuf>,
     category: Option<String>,
@@ -61,14 +64,17 @@ async fn list(
     for card in cards {
         let lacks = tools.available(&card.name).await.err();
         let retries = tools.retries(&card.name).unwrap_or_default();
-        let said = lacks.as_ref().map_or("yes", |lacks| lacks.message.as_str());
+        let said = lacks.as_ref().map_or_else(
+            || "yes".to_owned(),
+            |lacks| cut(&lacks.message, REASON_CHARS),
+        );
         rows.push(vec![
             card.name.to_string(),
             card.category.clone(),
             card.effect.as_str().to_owned(),
-            format!("{} ms", card.timeout.as_millis()),
+            duration(card.timeout.as_millis() as u64),
             retries.to_string(),
-            said.to_owned(),
+            said,
         ]);
         items.push(json!({
             "name": card.name, "category": card.category, "description": card.description,

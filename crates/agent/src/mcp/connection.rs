@@ -7,7 +7,9 @@ use super::content::{Gave, gave};
 use super::listed::Listed;
 use super::progress::Progress;
 use super::{CALLS_AT_ONCE_MAX, KEY_FIELD, MESSAGE_BYTES_MAX};
-use crate::command::{Capture, DRAIN_TIME_MAX, Group, STDERR_BYTES_MAX, Surroundings, spawn};
+use crate::command::{
+    Capture, DRAIN_TIME_MAX, Group, STDERR_BYTES_MAX, Surroundings, program_of, spawn,
+};
 use crate::tool::command::{Revealed, redacted_part};
 use crate::tool::{STOP_TIME_MAX, Tell, cut};
 use reqwest::redirect::Policy;
@@ -135,8 +137,11 @@ impl Connection {
                 }
                 Err(fault) => {
                     let ended = matches!(fault, ClientInitializeError::ConnectionClosed(_));
-                    let why = begun_badly(&fault, &revealed);
-                    told = format!("{why}{}", process.story(&revealed).await);
+                    let story = process.story(&revealed).await;
+                    told = match process.story.ended().as_deref() {
+                        Some(NO_PROGRAM) => no_program(command, &revealed),
+                        _ => format!("{}{story}", begun_badly(&fault, &revealed)),
+                    };
                     if !ended {
                         break;
                     }
@@ -397,6 +402,19 @@ impl ClientHandler for Listener {
 /// As much of what a server said as is told. Its own library may have cut it already.
 fn said(text: &str, hidden: &[Revealed]) -> String {
     cut(&redacted_part(text, hidden))
+}
+
+/// How a shell ends that does not find the program it is to run.
+const NO_PROGRAM: &str = "exit status: 127";
+
+fn no_program(command: &str, hidden: &[Revealed]) -> String {
+    let program = program_of(command);
+    let program = program.as_deref().unwrap_or(command);
+    let which = said(program, hidden);
+    match program.contains('/') {
+        true => format!("there is no program `{which}` (from the crew file's folder)"),
+        false => format!("there is no program `{which}` on the PATH"),
+    }
 }
 
 fn begun_badly(fault: &ClientInitializeError, hidden: &[Revealed]) -> String {

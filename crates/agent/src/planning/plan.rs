@@ -378,8 +378,9 @@ impl Minds {
     pub(super) async fn agents_now(&self, task: &Context) -> Vec<Value> {
         let mut agents = Vec::new();
         for (name, member) in &self.members {
-            let lacking = member.mind.hands.unavailable().await;
+            // Servers of tools are reached for their descriptions: then they know whether they can be.
             let specs = member.mind.hands.specs().await;
+            let lacking = member.mind.hands.unavailable().await;
             let told = specs.into_iter().filter_map(|spec| {
                 let (own, _) = member.mind.hands.known(&spec.name)?;
                 let description: String = spec.description.chars().take(TOOL_CHARS_MAX).collect();
@@ -407,7 +408,7 @@ impl Minds {
         let mut missing = BTreeMap::new();
         for brief in plan["briefs"].as_array().into_iter().flatten() {
             if !brief["spawn"].is_null() {
-                // What it may be granted is checked with the rest of it.
+                missing.extend(self.missing_of_made(brief));
                 continue;
             }
             let member = brief["agent"]
@@ -425,6 +426,29 @@ impl Minds {
             }
         }
         missing
+    }
+
+    /// The tools that a plan wants for an agent that it makes and that may not be granted to one.
+    fn missing_of_made(&self, brief: &Value) -> BTreeMap<String, Lack> {
+        let wanted = [&brief["spawn"]["tools"], &brief["evidence"]];
+        let wanted = wanted.into_iter().filter_map(Value::as_array).flatten();
+        let spawn = self.spawn.as_ref();
+        let is_there = |tool: &str| {
+            spawn.is_some_and(|spawn| spawn.toolbox.card(tool).is_some())
+                || self.members.values().any(|one| one.tools.contains(tool))
+        };
+        let lacking = wanted
+            .filter_map(Value::as_str)
+            .filter(|tool| !spawn.is_some_and(|spawn| spawn.tools.contains(*tool)));
+        lacking
+            .map(|tool| {
+                let lack = match is_there(tool) {
+                    true => Lack::NotGranted,
+                    false => Lack::Unknown,
+                };
+                (tool.to_owned(), lack)
+            })
+            .collect()
     }
 
     /// A plan whose briefs have names, or what is wrong with it: an agent that is not in the crew, a

@@ -19,3 +19,4 @@ mod sigkill;
 mod steps;
 mod terminal;
 mod transcript;
+mod views;
