@@ -30,7 +30,7 @@ echo "== Letter T-2: what was claimed first had no receipt; it was refused, and 
 "$chargehand" tasks list --output json | sed -n 's/^ *"task_id": "\(task_[0-9a-z]*\)".*/\1/p' >"$work/tasks"
 while read -r task; do
     "$chargehand" tasks show "$task" >"$work/task"
-    grep -q '"agent":"clerk","brief":"b2"' "$work/task" || continue
+    grep -q '^    brief: b2$' "$work/task" || continue
     sed -n -E -e 's/^  step +(turn_[0-9]+)_.*"text":"([^"{]+)".*/\1: \2/p' \
         -e 's/^  step +(call_[0-9]+)_.*"tool":"([^"]*)".*/\1: \2 (the receipt)/p' "$work/task"
 done <"$work/tasks"
