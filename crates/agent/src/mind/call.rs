@@ -1,7 +1,7 @@
 //! The calls that a model wants: who may say no, their receipts, and what the model is shown of them.
 
 use super::brief::OBJECTIVE;
-use super::{Evidence, Mind, Working, broke, is_broke, key, read};
+use super::{Evidence, Mind, Working, broke, is_broke, key};
 use crate::hands::Guard;
 use crate::model::{Call, CallResult, Turn};
 use crate::voice;
@@ -33,6 +33,17 @@ pub(crate) struct Receipt {
     pub(crate) tool: Option<String>,
     #[serde(flatten)]
     pub(crate) called: Called,
+}
+
+impl Receipt {
+    /// What a step's output says. What a person wrote in the place of a tool is what the tool would
+    /// have given.
+    pub(crate) fn of(output: Value) -> Self {
+        serde_json::from_value(output.clone()).unwrap_or(Self {
+            tool: None,
+            called: Called::Output(output),
+        })
+    }
 }
 
 /// What came of a call.
@@ -272,7 +283,7 @@ impl Working<'_> {
             last: false,
         };
         let called = self.task.step_costing(receipt, *effect, cost, done).await?;
-        let receipt: Receipt = read(called, receipt)?;
+        let receipt = Receipt::of(called);
         Ok(receipt.called)
     }
 }

@@ -142,7 +142,7 @@ async fn a_call_whose_server_dies_waits_for_a_person() {
     let status = engine.run_get(run).await.unwrap().status;
     assert_eq!(status, RunStatus::Running);
     // Somebody has looked: it did happen, and the run goes on with what it gave.
-    let output = Json::from_value(&json!({"output": 42}));
+    let output = Json::from_value(&json!(42));
     let finding = Finding::Done { output };
     engine.record_resolve(task, step, finding).await.unwrap();
     let view = tokio::time::timeout(PATIENCE, ended(&engine, run)).await;
