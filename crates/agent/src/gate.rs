@@ -609,7 +609,8 @@ impl Gate {
                 Err(error) => {
                     inside.leave(Some(&error));
                     // It may have thought, and nobody heard what it thought or what it takes for it.
-                    lost += u32::from(matches!(error.fault, Fault::Silent | Fault::Broken));
+                    let unheard = matches!(error.fault, Fault::Silent | Fault::Broken);
+                    lost += u32::from(unheard && !error.unsent);
                     if !error.fault.retryable() || tries + 1 == TRIES_MAX {
                         return asked(Err(error), tries + 1, lost);
                     }

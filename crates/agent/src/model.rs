@@ -347,6 +347,8 @@ pub struct ModelError {
     pub message: String,
     /// How long the provider wants to be left alone, when it said.
     pub retry_after: Option<Duration>,
+    /// The question never reached the provider: nothing can have been paid for it.
+    pub unsent: bool,
 }
 
 impl ModelError {
@@ -357,6 +359,7 @@ impl ModelError {
             code: fault.code(),
             message: message.into(),
             retry_after: None,
+            unsent: false,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! What an answer may cost is reserved from the run's budget before it is asked for; where that is not
 //! to be had, a shorter answer is asked for, down to one that is worth nothing.
 
-use super::{Came, Mind, Working, account, is_broke, key, read};
+use super::{Came, MARGIN, Mind, Working, account, is_broke, key, read};
 use crate::gate::{Asked, Circuit, Gate, Tried};
 use crate::model::price::Price;
 use crate::model::{Answer, Ask, Delta, Fault, ModelError, ToolSpec, Turn, Usage, answer_tokens};
@@ -176,6 +176,9 @@ impl Working<'_> {
                 standing.fault.unwrap_or_default()
             ),
         };
+        // Whoever has no time left for it is told so, and does not wait for nothing.
+        let left = self.until.saturating_duration_since(Instant::now());
+        let after = after.min(left + MARGIN);
         Some(Came::Later { after, reason })
     }
 

@@ -389,7 +389,10 @@ impl Http {
                     true => " (is its server running?)",
                     false => "",
                 };
-                ModelError::new(other, format!("{host} could not be asked: {causes}{hint}"))
+                ModelError {
+                    unsent: fault.is_connect(),
+                    ..ModelError::new(other, format!("{host} could not be asked: {causes}{hint}"))
+                }
             }
         }
     }

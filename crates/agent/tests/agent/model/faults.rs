@@ -226,6 +226,8 @@ async fn silence_is_told_from_a_broken_answer() {
                 "{provider}"
             );
             assert!(error.message.contains("0.3 s"), "{error}");
+            // It was asked, and may have thought.
+            assert!(!error.unsent, "{error}");
         }
     }
 }
@@ -239,6 +241,7 @@ async fn nobody_there_is_silence() {
         let model = model_at(provider, &url);
         let error = ask(model.as_ref(), &hello()).await.0.unwrap_err();
         assert_eq!(error.fault, Fault::Silent, "{error}");
+        assert!(error.unsent, "nothing can have been paid: {error}");
         assert!(
             error.message.contains("127.0.0.1 could not be asked"),
             "{error}"
