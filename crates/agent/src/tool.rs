@@ -28,6 +28,7 @@ mod files;
 mod http;
 pub(crate) mod openapi;
 mod shell;
+mod skill;
 
 pub use command::Program;
 pub use fetch::Fetch;
@@ -43,6 +44,7 @@ pub use shell::{
     BELIEVED, COMMAND_CHARS_MAX, LOOK, SCRATCH_BYTES_MAX, SHELL_FILE_BYTES_MAX, SHELL_FLOOD_BYTES,
     SHELL_OUTPUT_BYTES_MAX, ShellTool,
 };
+pub use skill::{SkillTool, TEXT_CHARS_MAX};
 
 use crate::crew::{Crew, Shell};
 use crate::mcp;
@@ -67,6 +69,13 @@ pub const BUILT_IN: &[&str] = &[
     "files.search",
     "http.fetch",
     "shell",
+    "text.digest",
+    "text.extract",
+    "text.keywords",
+    "text.language",
+    "text.sentiment",
+    "text.stats",
+    "text.summary",
 ];
 /// Bytes of a call's arguments at most, as JSON.
 pub const ARGUMENTS_BYTES_MAX: usize = 256 * 1024;
@@ -306,7 +315,9 @@ impl Toolbox {
     /// As [`Toolbox::new`].
     pub fn built_in() -> Result<Self, Failure> {
         let shell = ShellTool::new(Shell::default());
-        Self::new([Arc::new(Fetch::public()) as Arc<dyn Tool>, Arc::new(shell)])
+        let mut tools: Vec<Arc<dyn Tool>> = vec![Arc::new(Fetch::public()), Arc::new(shell)];
+        tools.extend(SkillTool::all().map(|tool| Arc::new(tool) as Arc<dyn Tool>));
+        Self::new(tools)
     }
 
     /// With the built-in tools, the crew's own, those of its MCP servers that are granted to anybody,
@@ -321,6 +332,7 @@ impl Toolbox {
         let shell = crew.shell.clone().unwrap_or_default();
         let mut tools: Vec<Arc<dyn Tool>> =
             vec![Arc::new(Fetch::public()), Arc::new(ShellTool::new(shell))];
+        tools.extend(SkillTool::all().map(|tool| Arc::new(tool) as Arc<dyn Tool>));
         if let Some(files) = &crew.files {
             for tool in FileTool::all(&files.path) {
                 tools.push(Arc::new(tool));

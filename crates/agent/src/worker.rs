@@ -116,7 +116,8 @@ impl Handler for SkillHandler {
 }
 
 /// Text skills compute without pause, so they run where blocking is allowed.
-async fn one_item(
+/// Works on one item where blocking is allowed.
+pub(crate) async fn one_item(
     skill: &'static dyn Skill,
     item: Item,
     options: Value,

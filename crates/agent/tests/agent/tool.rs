@@ -177,6 +177,33 @@ fn every_built_in_tool_is_one() {
     assert_eq!(names, BUILT_IN);
 }
 
+/// What reads a text without a model is a tool like any other: granted by name, checked, computed.
+#[tokio::test]
+async fn skills_that_read_a_text_are_tools() {
+    let tools = Toolbox::built_in().unwrap();
+    let granted = granted(&["text.sentiment", "text.stats"]);
+    let call =
+        async |tool: &str, arguments: Value| tools.call(&granted, tool, &arguments, "k").await;
+    let sad = json!({"text": "Awful, just awful! The zip broke within an hour."});
+    let read = call("text.sentiment", sad).await.unwrap();
+    assert_eq!(read["label"], "negative", "{read}");
+    let counted = call("text.stats", json!({"text": "to be or not to be"})).await;
+    assert_eq!(counted.unwrap()["words"], 6);
+    fails(
+        call("text.sentiment", json!({})).await,
+        "tool.arguments",
+        "text",
+    );
+    let odd = json!({"text": "a", "options": {"colour": "red"}});
+    fails(
+        call("text.sentiment", odd).await,
+        "tool.failed",
+        "option.invalid",
+    );
+    let summary = call("text.summary", json!({"text": "One."})).await;
+    fails(summary, "tool.not_granted", "text.summary");
+}
+
 #[tokio::test]
 async fn names_for_models_are_what_providers_take_and_each_is_one_tools() {
     let long = format!("a.{}", "x".repeat(100));
