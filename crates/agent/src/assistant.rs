@@ -14,7 +14,7 @@
 
 use crate::hands::{Guard, Hands};
 use crate::mind::{
-    Bounds, Brief, CALLS_DEFAULT, Came, Completeness, Envelope, Mind, ROUNDS_DEFAULT, now_ms,
+    Bounds, Brief, CALLS_DEFAULT, Came, Completeness, Envelope, Mind, ROUNDS_DEFAULT, now_ms, read,
 };
 use crate::model::{ToolSpec, Turn};
 use crate::planning::{self, Goal, Minds, TIMEOUT_MS, to_delegate};
@@ -421,8 +421,7 @@ impl AssistantHands {
         let done = || async { spending(delegated(task, start).await) };
         let receipt = format!("run_{call}");
         let run = task.step_costing(&receipt, EffectClass::Keyed, cost, done);
-        let run: RunId = serde_json::from_value(run.await?)
-            .map_err(|fault| Failure::permanent("agent.receipt", fault.to_string()))?;
+        let run: RunId = read(run.await?, &receipt)?;
         answer(&view(task, run).await?)
     }
 
@@ -455,8 +454,7 @@ impl AssistantHands {
         };
         let receipt = format!("share_{call}");
         let share = task.step(&receipt, EffectClass::Pure, left).await?;
-        serde_json::from_value(share)
-            .map_err(|fault| Failure::permanent("agent.receipt", fault.to_string()))
+        read(share, &receipt)
     }
 }
 

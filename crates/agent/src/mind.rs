@@ -354,7 +354,7 @@ fn key(what: &str, number: u32, digest: impl AsRef<[u8]>) -> String {
     key
 }
 
-fn read<T: for<'a> Deserialize<'a>>(receipt: Value, key: &str) -> Result<T, Failure> {
+pub(crate) fn read<T: for<'a> Deserialize<'a>>(receipt: Value, key: &str) -> Result<T, Failure> {
     serde_json::from_value(receipt).map_err(|fault| {
         let text = format!("the receipt of step “{key}” is not one of this version: {fault}");
         Failure::permanent("agent.receipt", text)

@@ -9,6 +9,7 @@
 use crate::assistant::CHAT_KIND;
 use crate::mind::{Called, Receipt};
 use crate::planning::{ANSWER_KIND, LOOK_KIND, PLAN_KIND, SUPERVISOR, WORK_KIND};
+use crate::supervisor;
 use crate::tool;
 use domain::budget::Amount;
 use domain::error::Error;
@@ -16,7 +17,6 @@ use domain::id::{RunId, TaskId};
 use domain::limits::PAGE_MAX;
 use domain::record::{Record, RecordState};
 use protocol::ApiRead;
-use protocol::api::TaskQuery;
 use protocol::v1::TaskView;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -54,24 +54,11 @@ impl Spending {
     /// The contract's own.
     pub async fn of(api: &dyn ApiRead, run: RunId) -> Result<Self, Error> {
         let mut spending = Self::default();
-        let mut after = None;
-        loop {
-            let query = TaskQuery {
-                run: Some(run),
-                after,
-                limit: PAGE_MAX,
-                ..TaskQuery::default()
-            };
-            let page = api.task_list(query).await?;
-            for task in &page.items {
-                spending.add(task);
-                spending.called(api, task).await?;
-            }
-            after = page.items.last().map(|task| task.task_id);
-            if page.next.is_none() || after.is_none() {
-                return Ok(spending);
-            }
+        for task in supervisor::tasks(api, run, None).await? {
+            spending.add(&task);
+            spending.called(api, &task).await?;
         }
+        Ok(spending)
     }
 
     fn add(&mut self, task: &TaskView) {

@@ -23,6 +23,7 @@ use domain::run::{Crew, RunStatus};
 use domain::task::{Address, Failure, Priority, TaskStatus};
 use domain::worker::WorkerStatus;
 use protocol::Api;
+use protocol::ApiRead;
 use protocol::api::TaskQuery;
 use protocol::api::worker_list_all;
 use protocol::v1::{RunView, TaskView};
@@ -309,6 +310,33 @@ impl std::fmt::Debug for Supervisor {
     }
 }
 
+/// All tasks of a run, page by page; with a status, those that have it.
+///
+/// # Errors
+/// The contract's own.
+pub async fn tasks(
+    api: &dyn ApiRead,
+    run: RunId,
+    status: Option<TaskStatus>,
+) -> Result<Vec<TaskView>, Error> {
+    let mut tasks: Vec<TaskView> = Vec::new();
+    loop {
+        let after = tasks.last().map(|task| task.task_id);
+        let query = TaskQuery {
+            run: Some(run),
+            status,
+            after,
+            limit: PAGE_MAX,
+            ..TaskQuery::default()
+        };
+        let page = api.task_list(query).await?;
+        tasks.extend(page.items);
+        if page.next.is_none() {
+            return Ok(tasks);
+        }
+    }
+}
+
 impl Supervisor {
     /// A supervisor with this id.
     pub fn new(api: Arc<dyn Api>, id: Name) -> Self {
@@ -379,22 +407,7 @@ impl Supervisor {
     }
 
     async fn tasks(&self, run: RunId, status: Option<TaskStatus>) -> Result<Vec<TaskView>, Error> {
-        let mut tasks: Vec<TaskView> = Vec::new();
-        loop {
-            let after = tasks.last().map(|task| task.task_id);
-            let query = TaskQuery {
-                run: Some(run),
-                status,
-                after,
-                limit: PAGE_MAX,
-                ..TaskQuery::default()
-            };
-            let page = self.api.task_list(query).await?;
-            tasks.extend(page.items);
-            if page.next.is_none() {
-                return Ok(tasks);
-            }
-        }
+        tasks(&*self.api, run, status).await
     }
 
     /// Whether every task of the request has ended.

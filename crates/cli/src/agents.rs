@@ -10,13 +10,12 @@ use agent::planning::ledger::Standing;
 use agent::planning::{
     ANSWER_KIND, Answered, Delegation, Delivered, LOOK_KIND, Ledger, PLAN_KIND, WORK_KIND,
 };
+use agent::supervisor::tasks;
 use domain::error::Error;
 use domain::id::RunId;
 use domain::json::Json;
-use domain::limits::PAGE_MAX;
 use domain::task::{Failure, TaskStatus};
 use protocol::ApiRead;
-use protocol::api::TaskQuery;
 use protocol::v1::{RunView, TaskView};
 use serde_json::Value;
 
@@ -72,17 +71,19 @@ pub(crate) fn label(kind: &str, input: &Value) -> Option<String> {
     }
 }
 
+fn answered(view: &RunView) -> Option<Answered> {
+    let result = view.final_result.as_ref().map(Json::value);
+    serde_json::from_value(result?).ok()
+}
+
 /// Whether something is missing from the answer of a crew of agents.
 pub(crate) fn is_partial(view: &RunView) -> bool {
-    let result = view.final_result.as_ref().map(Json::value);
-    let answered = result.and_then(|result| serde_json::from_value::<Answered>(result).ok());
-    answered.is_some_and(|answered| answered.status == Completeness::Partial)
+    answered(view).is_some_and(|answered| answered.status == Completeness::Partial)
 }
 
 /// The answer of a crew of agents, and what it cites.
 pub(crate) fn answer(view: &RunView) -> Option<String> {
-    let result = view.final_result.as_ref()?.value();
-    let answered: Answered = serde_json::from_value(result).ok()?;
+    let answered = answered(view)?;
     let mut text = format!("{}\n\n", answered.text.trim());
     for revision in &answered.revisions {
         let change = |sign, names: &[String]| {
@@ -144,35 +145,21 @@ pub(crate) async fn briefs(api: &dyn ApiRead, run: RunId) -> Result<Option<Strin
     let mut ledger: Option<Ledger> = None;
     let mut briefs: Vec<Brief> = Vec::new();
     let mut is_crew = false;
-    let mut after = None;
-    loop {
-        let query = TaskQuery {
-            run: Some(run),
-            after,
-            limit: PAGE_MAX,
-            ..TaskQuery::default()
-        };
-        let page = api.task_list(query).await?;
-        for task in &page.items {
-            match task.kind.as_str() {
-                PLAN_KIND | LOOK_KIND => {
-                    is_crew = true;
-                    let output = task.output.as_ref().map(Json::value).unwrap_or_default();
-                    ledger = serde_json::from_value(output["ledger"].clone())
-                        .ok()
-                        .or(ledger);
-                }
-                WORK_KIND => {
-                    let done = worked(task);
-                    briefs.retain(|brief| brief.id.is_empty() || brief.id != done.id);
-                    briefs.push(done);
-                }
-                _ => {}
+    for task in tasks(api, run, None).await? {
+        match task.kind.as_str() {
+            PLAN_KIND | LOOK_KIND => {
+                is_crew = true;
+                let output = task.output.as_ref().map(Json::value).unwrap_or_default();
+                ledger = serde_json::from_value(output["ledger"].clone())
+                    .ok()
+                    .or(ledger);
             }
-        }
-        after = page.items.last().map(|task| task.task_id);
-        if page.next.is_none() || after.is_none() {
-            break;
+            WORK_KIND => {
+                let done = worked(&task);
+                briefs.retain(|brief| brief.id.is_empty() || brief.id != done.id);
+                briefs.push(done);
+            }
+            _ => {}
         }
     }
     Ok(is_crew.then(|| told(&in_order(ledger.unwrap_or_default(), briefs))))

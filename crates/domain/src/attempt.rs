@@ -1,7 +1,6 @@
 //! The attempt: one try of a task under one lease. Its number is the fencing token.
 
-use crate::error::Code;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::limits::*;
 use crate::name::Name;
 use crate::time::Time;

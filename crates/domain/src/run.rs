@@ -1194,26 +1194,23 @@ pub(crate) fn retry(state: &State, run: &RunId) -> Decision {
     }
 }
 
-/// What reopens a run when one of its ended tasks is redriven.
-pub(crate) fn reopen_for(state: &State, task: &Task) -> Vec<Event> {
-    let run = task.spec.of.as_ref().and_then(|of| state.run(&of.run));
-    run.filter(|run| matches!(run.status(), RunStatus::Failed | RunStatus::Cancelled))
-        .map(|run| Event::RunReopened { run: run.id })
-        .into_iter()
-        .collect()
-}
-
-/// Refuses to do a task of a run again that has completed without it: nobody would wait for it.
-pub(crate) fn may_go_on(state: &State, task: &Task) -> Result<(), Error> {
-    let run = task.spec.of.as_ref().and_then(|of| state.run(&of.run));
-    match run.filter(|run| run.status() == RunStatus::Completed) {
-        None => Ok(()),
-        Some(run) => {
+/// Opens the run of a task again that is to be done again, if that run has ended.
+///
+/// # Errors
+/// [`Code::RunState`] when it has completed without the task: nobody would wait for it.
+pub(crate) fn reopen_for(state: &State, task: &Task) -> Result<Vec<Event>, Error> {
+    let Some(run) = task.spec.of.as_ref().and_then(|of| state.run(&of.run)) else {
+        return Ok(Vec::new());
+    };
+    match run.status() {
+        RunStatus::Failed | RunStatus::Cancelled => Ok(vec![Event::RunReopened { run: run.id }]),
+        RunStatus::Completed => {
             let text = format!("{} has completed without {}", run.id, task.id);
             Err(Error::new(Code::RunState, text).hint(
                 "What it made does not change any more; start a run anew for what is missing.",
             ))
         }
+        RunStatus::Running => Ok(Vec::new()),
     }
 }
 

@@ -1327,10 +1327,10 @@ pub(crate) fn redrive(state: &State, task: &TaskId) -> Decision {
     };
     match task.status() {
         TaskStatus::Failed | TaskStatus::Cancelled => {
-            if let Err(error) = crate::run::may_go_on(state, task) {
-                return Decision::refuse(error);
-            }
-            let mut events = crate::run::reopen_for(state, task);
+            let mut events = match crate::run::reopen_for(state, task) {
+                Ok(events) => events,
+                Err(error) => return Decision::refuse(error),
+            };
             events.push(redriven(state, task));
             Decision {
                 events,
@@ -1379,10 +1379,10 @@ pub(crate) fn reassign(state: &State, task: &TaskId, to: &Address, now: Time) ->
             }
         }
         TaskStatus::Failed | TaskStatus::Cancelled => {
-            if let Err(error) = crate::run::may_go_on(state, task) {
-                return Decision::refuse(error);
+            match crate::run::reopen_for(state, task) {
+                Ok(reopened) => events.extend(reopened),
+                Err(error) => return Decision::refuse(error),
             }
-            events.extend(crate::run::reopen_for(state, task));
             events.push(redriven(state, task));
         }
         TaskStatus::Completed => {

@@ -16,7 +16,6 @@ use domain::limits::RUN_TASKS_MAX;
 use domain::task::Failure;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -323,10 +322,13 @@ impl Minds {
     }
 
     /// Who a brief is for, and the tools it has.
-    fn member(&self, brief: &Planned) -> Result<(Cow<'_, Mind>, BTreeSet<String>), String> {
+    fn member<'a>(
+        &'a self,
+        brief: &'a Planned,
+    ) -> Result<(&'a Mind, &'a BTreeSet<String>), String> {
         let name = &brief.agent;
         match (self.members.get(name), &brief.spawn, &self.spawn) {
-            (Some(member), None, _) => Ok((Cow::Borrowed(&member.mind), member.tools.clone())),
+            (Some(member), None, _) => Ok((&member.mind, &member.tools)),
             (Some(_), Some(_), _) => Err(format!(
                 "makes “{name}”, and the crew has an agent of that name"
             )),
@@ -341,10 +343,8 @@ impl Minds {
                 "makes “{name}”, and nobody may be made (`supervisor.spawn`)"
             )),
             (None, Some(spawned), Some(spawn)) => {
-                let mind = spawn
-                    .mind(name, spawned)
-                    .map_err(|failure| failure.message)?;
-                Ok((Cow::Owned(mind), spawned.tools.clone()))
+                spawn.allows(name, spawned)?;
+                Ok((&spawn.mind, &spawned.tools))
             }
         }
     }
@@ -497,8 +497,9 @@ impl Minds {
         let named: BTreeSet<&str> = briefs.iter().map(|brief| brief.id.as_str()).collect();
         for (n, brief) in briefs.iter().enumerate() {
             let at = format!("brief {}", n + 1);
+            let none = BTreeSet::new();
             let tools = match self.splits(brief) && depth < self.depth {
-                true => BTreeSet::new(),
+                true => &none,
                 false => self.member(brief).map_err(|why| format!("{at} {why}"))?.1,
             };
             if brief.objective.trim().is_empty() {
@@ -572,7 +573,7 @@ impl Minds {
             } else if let Ok((mind, _)) = self.member(brief) {
                 let role = brief.spawn.as_ref().map_or("", |spawned| &spawned.prompt);
                 let own = tokens(&mind.instructions) + tokens(role);
-                add(&mind, effort.turns(), first + own);
+                add(mind, effort.turns(), first + own);
             }
             if !brief.acceptance.is_empty() {
                 add(&self.planner, 1, first + WRITTEN_TOKENS);
